@@ -1,0 +1,1 @@
+"""What the service does, without any outside library: entities, errors, ports and use cases."""

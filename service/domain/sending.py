@@ -1,0 +1,264 @@
+"""The use case of a send: bring a message into a session, or join the turn that its request id has already.
+
+Whatever must not be lost when a caller leaves runs in a task of its own: from ACCEPT on a turn belongs to its task,
+and callers only watch it. docs/turns.md tells the steps.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from service.domain import checks, deadline
+from service.domain.access import look
+from service.domain.board import TurnBoard
+from service.domain.context import ContextBuilder
+from service.domain.entities import (
+    Active,
+    ModelSettings,
+    OnBusy,
+    OnDisconnect,
+    Principal,
+    Session,
+    Turn,
+)
+from service.domain.errors import (
+    CallerDeadlineExceeded,
+    ChatError,
+    Committed,
+    InvalidField,
+    RequestIdReused,
+    Retry,
+    SessionBusy,
+    ShuttingDown,
+    StaleHistory,
+    StoreUncertain,
+)
+from service.domain.line import Lines, Ticket
+from service.domain.live import Seat
+from service.domain.ports import ContextMessage, SessionStore
+from service.domain.runner import TurnLimits
+from service.domain.running import TurnRunners
+
+
+@dataclass(frozen=True, slots=True)
+class SendCommand:
+    """One send, as the caller asked for it. request_id empty = the caller has none."""
+
+    principal: Principal
+    session_id: str
+    message: str
+    request_id: str = ""
+    settings: ModelSettings = field(default_factory=ModelSettings)
+    expected_last_seq: int | None = None
+    on_busy: OnBusy = OnBusy.QUEUE
+    on_disconnect: OnDisconnect = OnDisconnect.CONTINUE
+
+    def check(self) -> None:
+        """Raise InvalidField for the first field that cannot be right."""
+        checks.check_id("session_id", self.session_id)
+        checks.check_message("message", self.message)
+        if self.request_id:
+            checks.check_request_id("request_id", self.request_id)
+        if self.expected_last_seq is not None and self.expected_last_seq < 0:
+            raise InvalidField("expected_last_seq", "must not be negative")
+        checks.check_settings("settings", self.settings)
+
+    @property
+    def retry_when_sent(self) -> Retry:
+        """What a caller may do who does not know the outcome of a send that may have been accepted."""
+        return Retry.SAME_REQUEST if self.request_id else Retry.NO
+
+
+class TurnSender:
+    """Accepts messages: one at a time in a session, each request id once."""
+
+    def __init__(
+        self,
+        store: SessionStore,
+        context: ContextBuilder,
+        board: TurnBoard,
+        runners: TurnRunners,
+        *,
+        limits: TurnLimits,
+        now: Callable[[], datetime],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._store = store
+        self._context = context
+        self._board = board
+        self._runners = runners
+        self._limits = limits
+        self._now = now
+        self._new_id = new_id
+        self._lines = Lines(max_waiting=limits.max_waiting)
+
+    async def send(self, command: SendCommand) -> Seat:
+        """Bring a message in, or join the turn that its request id has already; the seat is the caller's to close.
+
+        Every ChatError raised here says whether the message was committed and what a repeat has to look like.
+        """
+        progress = _Progress()
+        until = deadline.current()
+        try:
+            command.check()
+            async with asyncio.timeout_at(until):
+                return await self._send(command, progress)
+        except TimeoutError:
+            raise progress.expired(command) from None
+        except StoreUncertain as exc:
+            raise exc.of_send(Committed.UNKNOWN, command.retry_when_sent, turn_id=progress.turn_id) from exc
+        except RequestIdReused as exc:
+            raise exc.of_send(Committed.FALSE, Retry.NEW_REQUEST_ID) from exc
+        except ChatError as exc:
+            raise exc.of_send(Committed.FALSE, Retry.SAME_REQUEST if exc.is_transient else Retry.NO) from exc
+
+    async def _send(self, command: SendCommand, progress: "_Progress") -> Seat:
+        if command.on_busy is OnBusy.REJECT:
+            return await self._compete(command, None, progress)
+        with self._lines.place(command.session_id, at_front=command.on_busy is OnBusy.INTERRUPT) as ticket:
+            return await self._compete(command, ticket, progress)
+
+    async def _compete(self, command: SendCommand, ticket: Ticket | None, progress: "_Progress") -> Seat:
+        """Steps 1 to 5, from the start again after every wait."""
+        interrupted: Turn | None = None
+        while True:
+            if self._board.is_draining:
+                raise ShuttingDown
+            session = await look(self._store, command.principal, command.session_id, self._now())
+            may_accept = session.running is None and (ticket is None or ticket.is_front)
+            known, history = await self._look_up(command, session, with_history=may_accept)
+            if known is not None:
+                return known
+            _check_expected(command, session, interrupted)
+            running = session.running
+            progress.active_turn_id = running.turn.turn_id if running else ""
+            if ticket is None and (running or not self._lines.is_empty(command.session_id)):
+                busy_with = {"activeTurnId": running.turn.turn_id} if running else {}
+                raise SessionBusy("another turn runs in this session", busy_with)
+            if ticket is not None and not ticket.is_front:
+                await ticket.wait_for_front()
+            elif running:
+                if command.on_busy is OnBusy.INTERRUPT:
+                    interrupted = running.turn
+                    await self._board.request_cancel(session, running)
+                await self._wait_for_ending(session, running)
+            elif may_accept and (seat := await self._accept(command, session, history, progress)) is not None:
+                return seat
+
+    async def _look_up(
+        self, command: SendCommand, session: Session, *, with_history: bool
+    ) -> tuple[Seat | None, list[ContextMessage]]:
+        """Find the turn of this request id; and at the same time read the context, if it will be of use."""
+        key = f"c:{command.request_id}"
+        if session.active and session.active.turn.request_key == key:
+            _check_same(command, session.active.turn)
+            return self._board.seat(session, session.active), []
+        history_read = self._context.history_of(session) if with_history else _nothing()
+        if not command.request_id:
+            return None, await history_read
+        turn, history = await asyncio.gather(self._store.turn_by_request(session.uid, key), history_read)
+        if turn is None:
+            return None, history
+        _check_same(command, turn)
+        return self._board.ended(session.uid, turn).seat(), []
+
+    async def _accept(
+        self, command: SendCommand, session: Session, history: list[ContextMessage], progress: "_Progress"
+    ) -> Seat | None:
+        """Start the turn's own task and wait until it is accepted; None if the session has moved on meanwhile."""
+        if session.active is not None:
+            await self._runners.make_sure_archived(session.uid, session.active)
+        if self._board.is_draining:
+            raise ShuttingDown
+        active = self._new_active(command, session)
+        accepted: asyncio.Future[Seat | None] = asyncio.get_running_loop().create_future()
+        progress.turn_id = active.turn.turn_id
+        self._board.tasks.start(self._runners.accept_and_run(session, active, history, accepted))
+        try:
+            seat = await asyncio.shield(accepted)
+        except asyncio.CancelledError:
+            accepted.add_done_callback(_close_seat)
+            raise
+        if seat is None:
+            progress.turn_id = ""
+        return seat
+
+    def _new_active(self, command: SendCommand, session: Session) -> Active:
+        turn_id, now = self._new_id(), self._now()
+        turn = Turn(
+            turn_id=turn_id,
+            request_key=f"c:{command.request_id}" if command.request_id else f"s:{turn_id}",
+            user_text=command.message,
+            sent_settings=command.settings,
+            settings=command.settings.over(session.settings),
+            first_seq=session.last_seq + 1,
+            attempt=1,
+            create_time=now,
+        )
+        return Active(
+            turn=turn,
+            on_disconnect=command.on_disconnect,
+            deadline=now + timedelta(seconds=self._limits.turn_timeout_s),
+            lease_id=self._new_id(),
+            fence=session.fence + 1,
+        )
+
+    async def _wait_for_ending(self, session: Session, running: Active) -> None:
+        """Wait, as one who wants the session and not the turn, until the turn is over, or this process stops."""
+        with self._board.seat(session, running, is_caller=False) as live:
+            await live.wait_until(lambda: live.ending is not None or self._board.is_draining)
+
+    def close(self) -> None:
+        """Send everybody who waits in line away."""
+        self._lines.close()
+
+
+class _Progress:
+    """How far a send has come, for the error of one that ends early."""
+
+    __slots__ = ("active_turn_id", "turn_id")
+
+    def __init__(self) -> None:
+        self.turn_id = ""
+        self.active_turn_id = ""
+
+    def expired(self, command: SendCommand) -> ChatError:
+        """The error for a caller whose deadline ended while the message was on its way."""
+        metadata = {"activeTurnId": self.active_turn_id} if self.active_turn_id else {}
+        error = CallerDeadlineExceeded("the deadline ended before the message was accepted", metadata)
+        if self.turn_id:
+            return error.of_send(Committed.UNKNOWN, command.retry_when_sent, turn_id=self.turn_id)
+        return error.of_send(Committed.FALSE, Retry.SAME_REQUEST)
+
+
+def _check_same(command: SendCommand, turn: Turn) -> None:
+    if not turn.same_request(command.message, command.settings):
+        raise RequestIdReused("the request id was used for another message or other settings", {"turnId": turn.turn_id})
+
+
+def _check_expected(command: SendCommand, session: Session, interrupted: Turn | None) -> None:
+    """Step 3: whether the history is where the caller thinks it is."""
+    expected, running = command.expected_last_seq, session.running
+    if expected is None:
+        return
+    if running is None:
+        newest = session.active.turn if session.active else None
+        last_seq = session.last_seq
+        # The caller saw the turn that this send interrupted as running: its user message was the newest then.
+        was_interrupted = newest and interrupted and newest.turn_id == interrupted.turn_id
+        is_stale = expected != (interrupted.first_seq if interrupted and was_interrupted else last_seq)
+    else:
+        last_seq = running.turn.first_seq
+        is_stale = expected != last_seq if command.on_busy is OnBusy.INTERRUPT else expected < last_seq
+    if is_stale:
+        raise StaleHistory("the history has moved on", {"lastSeq": str(last_seq)})
+
+
+def _close_seat(accepted: "asyncio.Future[Seat | None]") -> None:
+    if not accepted.cancelled() and accepted.exception() is None and (seat := accepted.result()) is not None:
+        seat.close()
+
+
+async def _nothing() -> list[ContextMessage]:
+    return []

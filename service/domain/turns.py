@@ -1,0 +1,46 @@
+"""All that concerns turns, put together for one process."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+
+from service.domain.board import TurnBoard
+from service.domain.context import ContextBuilder
+from service.domain.log import Log
+from service.domain.ports import ChatModel, SessionStore
+from service.domain.reaper import Reaper
+from service.domain.runner import TurnLimits
+from service.domain.running import TurnRunners
+from service.domain.sending import TurnSender
+from service.domain.watching import TurnWatcher
+
+
+class Turns:
+    """The turn engine of one process: `sender` and `watcher` for callers, `reaper` to be run beside them."""
+
+    def __init__(
+        self,
+        store: SessionStore,
+        model: ChatModel,
+        *,
+        context_tokens: int,
+        limits: TurnLimits,
+        now: Callable[[], datetime],
+        new_id: Callable[[], str],
+        log: Log,
+    ) -> None:
+        """context_tokens: budget of the context, estimated tokens."""
+        context = ContextBuilder(store, budget_tokens=context_tokens)
+        board = TurnBoard(store, limits=limits)
+        self._runners = TurnRunners(store, model, context, board, limits=limits, now=now, new_id=new_id, log=log)
+        self.sender = TurnSender(store, context, board, self._runners, limits=limits, now=now, new_id=new_id)
+        self.watcher = TurnWatcher(store, board, limits=limits, now=now)
+        self.reaper = Reaper(store, self._runners, board, lease_s=limits.lease_s, log=log)
+
+    async def drain(self, grace_s: float, hurried: asyncio.Event) -> None:
+        """Accept no turn any more, give the running ones `grace_s` to end, hand the rest over, send watchers away.
+
+        `hurried` ends the grace.
+        """
+        self.sender.close()
+        await self._runners.drain(grace_s, hurried)
