@@ -1,0 +1,69 @@
+"""`python -m service`: start the service and run it until SIGTERM or SIGINT; a second signal ends it at once."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+
+import uvloop
+
+from service import logs
+from service.config import Config, ConfigError, read_config
+from service.wiring import Service, StartError
+from service.workers import supervise
+
+_WORKER_ENV = "CHATSESSION_WORKER"
+
+
+def main() -> int:
+    """Return the exit code: 0 after a stop that was asked for, 1 if a part could not start, 2 for a wrong setting."""
+    try:
+        config = read_config()
+    except ConfigError as exc:
+        print(f"chat-session-service: {exc}", file=sys.stderr)
+        return 2
+    if config.workers > 1 and _WORKER_ENV not in os.environ:
+        return supervise(config.workers, _WORKER_ENV, grace_s=config.stop_grace_seconds)
+    try:
+        return uvloop.run(_serve(config))
+    except StartError as exc:
+        print(f"chat-session-service: {exc}", file=sys.stderr)
+        return 1
+
+
+async def _serve(config: Config) -> int:
+    log = logs.set_up(config.log_level, config.log_format)
+    service = Service(config, log, reuse_port=config.workers > 1)
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await service.start()
+    try:
+        await stop.wait()
+    finally:
+        log.info("stopping", grace_s=config.stop_grace_seconds)
+        await _stop(service, config.stop_grace_seconds, hurry)
+    log.info("stopped")
+    return 0
+
+
+async def _stop(service: Service, grace_s: float, hurry: asyncio.Event) -> None:
+    """Stop within the grace; a second signal cuts the grace to nothing, and running turns are handed over at once."""
+    stopping = asyncio.ensure_future(service.stop(grace_s))
+    hurried = asyncio.ensure_future(hurry.wait())
+    await asyncio.wait((stopping, hurried), return_when=asyncio.FIRST_COMPLETED)
+    if hurried.done():
+        service.hurry()
+    hurried.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await stopping
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""The gRPC server: handlers, health, reflection and the options of its connections."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import _async as reflection_aio
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from service.rpc.pipeline import SERVICE_NAME, Handlers
+
+_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+_MINUTE_MS = 60_000
+_MIB = 1024 * 1024
+
+OPTIONS: Sequence[tuple[str, int]] = (
+    ("grpc.max_receive_message_length", 4 * _MIB),
+    ("grpc.max_send_message_length", 16 * _MIB),
+    ("grpc.keepalive_time_ms", _MINUTE_MS),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
+    # Connections end after a while, so that clients spread over new servers; streams have the grace to end.
+    ("grpc.max_connection_age_ms", 30 * _MINUTE_MS),
+    ("grpc.max_connection_age_grace_ms", 15 * _MINUTE_MS),
+)
+
+
+def build_server(handlers: Handlers, health_servicer: Any, *, reuse_port: bool) -> grpc.aio.Server:
+    """Build the server. reuse_port: let other processes bind the same port; else a second server fails to start."""
+    server = grpc.aio.server(options=[*OPTIONS, ("grpc.so_reuseport", int(reuse_port))])
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    _add_reflection(server, (SERVICE_NAME, health.SERVICE_NAME, _REFLECTION_V1, reflection.SERVICE_NAME))
+    return server
+
+
+def _add_reflection(server: grpc.aio.Server, names: Sequence[str]) -> None:
+    """Register reflection as v1alpha, which the library knows, and as v1, whose messages are the same on the wire."""
+    reflection.enable_server_reflection(names, server)
+    servicer = reflection_aio.ReflectionServicer(names)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": handler}),)
+    )

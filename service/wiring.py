@@ -1,0 +1,223 @@
+"""Puts the parts together: the only module that knows them all. Starts them in order, stops them last opened first."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from pathlib import Path
+from uuid import uuid4
+
+import grpc
+from chatsession.v1 import chat_session_pb2 as pb
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from service.config import Config, split_address
+from service.domain.entities import utc_now
+from service.domain.history import History
+from service.domain.log import Log
+from service.domain.ports import ChatModel, SessionStore
+from service.domain.runner import TurnLimits
+from service.domain.sessions import Sessions
+from service.domain.tasks import TaskOwner
+from service.domain.turns import Turns
+from service.llm.demo import DemoServer
+from service.llm.openai import Limits, OpenAIModel
+from service.llm.retrying import RetryingModel
+from service.rest import Listener, RestApp
+from service.rpc.health import Readiness
+from service.rpc.inprocess import InProcessInvoker
+from service.rpc.pipeline import CallLimits, Handlers, build_handlers
+from service.rpc.server import build_server
+from service.rpc.servicer import ChatSessionServicer
+from service.rpc.status import DOMAIN
+
+_CONTRACT = Path(__file__).parent / "rpc" / "contract.binpb"
+_LAST_CALLS_S = 5.0
+
+
+class StartError(Exception):
+    """A part could not start; one line that says which and why."""
+
+
+def _new_id() -> str:
+    return uuid4().hex
+
+
+class Service:
+    """The whole service in one process."""
+
+    def __init__(self, config: Config, log: Log, *, reuse_port: bool = False) -> None:
+        self._config = config
+        self._log = log
+        self._reuse_port = reuse_port
+        self._opened = AsyncExitStack()
+        self._background = TaskOwner()
+        self._hurried = asyncio.Event()
+        self.grpc_port = 0
+        self.http_port = 0
+        self._turns: Turns
+        self._readiness: Readiness
+        self._server: grpc.aio.Server
+        self._rest: RestApp
+        self._listener: Listener
+
+    async def start(self) -> None:
+        """Open everything and serve; raises StartError, with nothing left open."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._background.cancel()
+            await self._opened.aclose()
+            raise
+
+    async def _start(self) -> None:
+        config = self._config
+        store = await self._open_store()
+        model = await self._open_model()
+        self._turns = Turns(
+            store,
+            model,
+            context_tokens=config.context_tokens,
+            limits=TurnLimits(
+                lease_s=config.lease_seconds,
+                turn_timeout_s=config.turn_timeout_seconds,
+                heartbeat_s=config.heartbeat_seconds,
+                max_waiting=config.max_waiting,
+            ),
+            now=utc_now,
+            new_id=_new_id,
+            log=self._log,
+        )
+        self._readiness = Readiness(store.ping, log=self._log)
+        await self._readiness.start()
+        await self._readiness.check()
+        servicer = ChatSessionServicer(
+            Sessions(store, now=utc_now, new_id=_new_id),
+            self._turns.sender,
+            self._turns.watcher,
+            History(store, now=utc_now),
+        )
+        limits = CallLimits(config.unary_timeout_seconds, config.stream_timeout_seconds)
+        handlers = build_handlers(servicer, limits=limits, log=self._log)
+        await self._serve_grpc(handlers)
+        await self._serve_http(handlers)
+        self._background.start(self._readiness.run())
+        self._background.start(self._turns.reaper.run())
+        self._log.info(
+            "serving",
+            grpc=f"{split_address(config.grpc_address)[0]}:{self.grpc_port}",
+            http=f"http://{split_address(config.http_address)[0]}:{self.http_port}",
+            health=self._readiness.status(""),
+        )
+
+    async def _open_store(self) -> SessionStore:
+        config = self._config
+        timeout_s = config.store_timeout_seconds
+        if config.mongo_uri is not None:
+            from service.store.mongo import MongoStore  # its drivers take a quarter second to load
+
+            mongo = MongoStore(
+                config.mongo_uri.get_secret_value(), config.mongo_database, operation_timeout_s=timeout_s
+            )
+            await _open("MONGO_URI", mongo.open)
+            self._opened.push_async_callback(mongo.close)
+            self._log.info("store", kind="MongoDB", database=config.mongo_database)
+            return mongo
+        from service.store.sqlite import SqliteStore
+
+        sqlite = SqliteStore(config.sqlite_path, operation_timeout_s=timeout_s)
+        await _open("SQLITE_PATH", sqlite.open)
+        self._opened.push_async_callback(sqlite.close)
+        self._log.info("store", kind="SQLite", path=config.sqlite_path)
+        return sqlite
+
+    async def _open_model(self) -> ChatModel:
+        config = self._config
+        base_url, api_key = config.openai_base_url, config.openai_api_key
+        if config.uses_demo_model:
+            demo = DemoServer()
+            base_url = await demo.start()
+            self._opened.push_async_callback(demo.stop)
+            self._log.warning("no OPENAI_API_KEY and no OPENAI_BASE_URL: the built-in demo model answers")
+        model = OpenAIModel(
+            model=config.openai_model,
+            api_key=api_key.get_secret_value() if api_key else None,
+            base_url=base_url,
+            streaming=config.openai_streaming,
+            limits=Limits(
+                connect_s=config.connect_timeout_seconds,
+                first_token_s=config.first_token_timeout_seconds,
+                silence_s=config.stall_timeout_seconds,
+            ),
+        )
+        self._opened.push_async_callback(model.close)
+        self._background.start(self._load(model))
+        return RetryingModel(model, max_attempts=config.model_attempts)
+
+    async def _load(self, model: OpenAIModel) -> None:
+        """Load the SDK behind the start; the first call waits for it."""
+        try:
+            await model.open()
+        except Exception:
+            self._log.exception("the model's SDK could not be loaded")
+
+    async def _serve_grpc(self, handlers: Handlers) -> None:
+        self._server = build_server(handlers, self._readiness.servicer, reuse_port=self._reuse_port)
+        try:
+            self.grpc_port = self._server.add_insecure_port(self._config.grpc_address)
+        except RuntimeError as exc:
+            raise StartError(f"GRPC_ADDRESS: cannot listen on {self._config.grpc_address}") from exc
+        await self._server.start()
+        self._opened.push_async_callback(self._server.stop, 0)
+
+    async def _serve_http(self, handlers: Handlers) -> None:
+        config = self._config
+        self._rest = build_rest_app(config, InProcessInvoker(handlers), self._readiness.status)
+        host, port = split_address(config.http_address)
+        self._listener = Listener(self._rest, host=host, port=port, domain=DOMAIN, reuse_port=self._reuse_port)
+        try:
+            await self._listener.start()
+        except OSError as exc:
+            raise StartError(f"HTTP_ADDRESS: cannot listen on {config.http_address}: {exc.strerror}") from exc
+        self.http_port = self._listener.port
+        self._opened.push_async_callback(self._listener.stop, 0)
+
+    async def stop(self, grace_s: float) -> None:
+        """Stop in good order: no new turns, running ones get the grace, the rest is handed over, stores close last."""
+        await self._readiness.stop()
+        await self._background.cancel()
+        await self._turns.drain(grace_s, self._hurried)
+        self._rest.drain()
+        await asyncio.gather(self._server.stop(_LAST_CALLS_S), self._listener.stop(_LAST_CALLS_S))
+        await self._opened.aclose()
+
+    def hurry(self) -> None:
+        """Cut the grace of a stop that is under way to nothing."""
+        self._hurried.set()
+
+
+def build_rest_app(config: Config, invoker: InProcessInvoker, ready: Callable[[str], str]) -> RestApp:
+    """Build the REST shim over the contract."""
+    return RestApp(
+        [pb.DESCRIPTOR.services_by_name["ChatSessionService"]],
+        invoker,
+        title="Chat Session Service",
+        version=version("chat-session-service"),
+        description="Keeps chat sessions with a language model, and never loses a message.",
+        domain=DOMAIN,
+        source_info=FileDescriptorSet.FromString(_CONTRACT.read_bytes()),
+        event_id=_cursor_of,
+        ready=ready,
+        cors_origins=config.cors_origins,
+    )
+
+
+def _cursor_of(message: object) -> str:
+    return message.cursor if isinstance(message, pb.TurnEvent) else ""
+
+
+async def _open(setting: str, opening: Callable[[], object]) -> None:
+    try:
+        await opening()  # type: ignore[misc]
+    except Exception as exc:
+        raise StartError(f"{setting}: {exc}") from exc
