@@ -184,8 +184,8 @@ class Service:
 
     async def stop(self, grace_s: float) -> None:
         """Stop in good order: no new turns, running ones get the grace, the rest is handed over, stores close last."""
-        await self._readiness.stop()
         await self._background.cancel()
+        await self._readiness.stop()
         await self._turns.drain(grace_s, self._hurried)
         self._rest.drain()
         await asyncio.gather(self._server.stop(_LAST_CALLS_S), self._listener.stop(_LAST_CALLS_S))
