@@ -20,16 +20,12 @@ def main() -> int:
     """Return the exit code: 0 after a stop that was asked for, 1 if a part could not start, 2 for a wrong setting."""
     try:
         config = read_config()
-    except ConfigError as exc:
-        print(f"chat-session-service: {exc}", file=sys.stderr)
-        return 2
-    if config.workers > 1 and _WORKER_ENV not in os.environ:
-        return supervise(config.workers, _WORKER_ENV, grace_s=config.stop_grace_seconds)
-    try:
+        if config.workers > 1 and _WORKER_ENV not in os.environ:
+            return supervise(config.workers, _WORKER_ENV, grace_s=config.stop_grace_seconds)
         return uvloop.run(_serve(config))
-    except StartError as exc:
+    except (ConfigError, StartError) as exc:
         print(f"chat-session-service: {exc}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(exc, ConfigError) else 1
 
 
 async def _serve(config: Config) -> int:

@@ -11,7 +11,7 @@ import grpc
 from chatsession.v1 import chat_session_pb2 as pb
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from service.config import Config, split_address
+from service.config import Config, ConfigError, split_address
 from service.domain.entities import utc_now
 from service.domain.history import History
 from service.domain.log import Log
@@ -62,7 +62,7 @@ class Service:
         self._listener: Listener
 
     async def start(self) -> None:
-        """Open everything and serve; raises StartError, with nothing left open."""
+        """Open everything and serve; raises StartError or ConfigError, with nothing left open."""
         try:
             await self._start()
         except BaseException:
@@ -114,19 +114,28 @@ class Service:
         config = self._config
         timeout_s = config.store_timeout_seconds
         if config.mongo_uri is not None:
-            from service.store.mongo import MongoStore  # its drivers take a quarter second to load
+            # Its drivers take a quarter second to load.
+            from service.store.mongo import MongoStore, UnusableDatabaseName, UnusableUri
 
             mongo = MongoStore(
                 config.mongo_uri.get_secret_value(), config.mongo_database, operation_timeout_s=timeout_s
             )
-            await _open("MONGO_URI", mongo.open)
+            try:
+                await mongo.open()
+            except UnusableUri as exc:
+                raise ConfigError(f"MONGO_URI: {exc}") from exc
+            except UnusableDatabaseName as exc:
+                raise ConfigError(f"MONGO_DATABASE: {exc}") from exc
             self._opened.push_async_callback(mongo.close)
             self._log.info("store", kind="MongoDB", database=config.mongo_database)
             return mongo
-        from service.store.sqlite import SqliteStore
+        from service.store.sqlite import SqliteStore, UnusableFile
 
         sqlite = SqliteStore(config.sqlite_path, operation_timeout_s=timeout_s)
-        await _open("SQLITE_PATH", sqlite.open)
+        try:
+            await sqlite.open()
+        except UnusableFile as exc:
+            raise StartError(f"SQLITE_PATH: {exc}") from exc
         self._opened.push_async_callback(sqlite.close)
         self._log.info("store", kind="SQLite", path=config.sqlite_path)
         return sqlite
@@ -214,10 +223,3 @@ def build_rest_app(config: Config, invoker: InProcessInvoker, ready: Callable[[s
 
 def _cursor_of(message: object) -> str:
     return message.cursor if isinstance(message, pb.TurnEvent) else ""
-
-
-async def _open(setting: str, opening: Callable[[], object]) -> None:
-    try:
-        await opening()  # type: ignore[misc]
-    except Exception as exc:
-        raise StartError(f"{setting}: {exc}") from exc

@@ -57,13 +57,13 @@ class SessionStore(Protocol):
         """Return archived turns with first_seq_from <= first_seq <= first_seq_to, by first_seq, at most `limit`."""
 
     async def accept(self, session_id: str, uid: str, fence: int, now: datetime, active: Active) -> bool:
-        """Make `active` the session's turn: if its fence is `fence` and it is not deleted, purging or expired at `now`.
+        """Make `active` the session's turn: if its fence is `fence` and it is not deleted or purging, nor expired.
 
-        Sets the session's fence to `active.fence` (= fence + 1) and update_time to now.
+        Expired: expire_time <= now. Sets the session's fence to `active.fence` (= fence + 1) and update_time to now.
         """
 
     async def checkpoint(self, lease: Lease, beat: int, part: str) -> Active | None:
-        """Append `part` (may be empty) and set the beat to beat + 1: if turn and lease are as said, RUNNING, at `beat`.
+        """Append `part` (an empty one is not kept) and set the beat to beat + 1: if turn and lease are as said, RUNNING, at `beat`.
 
         The answer carries the cancel flag; its parts may be left out.
         """
@@ -75,7 +75,7 @@ class SessionStore(Protocol):
         """End the turn: if turn and lease are as said and it is RUNNING. Sets last_seq as the ending says."""
 
     async def archive(self, uid: str, turn: Turn) -> bool:
-        """Insert the turn's immutable copy; False if a turn with this first_seq or request key is there already."""
+        """Insert the turn's immutable copy; False if one with its first_seq, id or request key is there already."""
 
     async def take_over(self, session: Session, lease_id: str) -> Session | None:
         """Grant a new lease: if turn, lease and beat are as in `session` and it is RUNNING.

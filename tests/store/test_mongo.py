@@ -1,0 +1,525 @@
+"""What is the Mongo store's own: its documents and indexes, lost connections, outages, errors, causality."""
+
+import asyncio
+import struct
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import bson
+import pymongo
+import pytest
+from pymongo import common, errors
+from pymongo.uri_parser import parse_uri
+
+from service.domain import deadline
+from service.domain.errors import StoreUnavailable, StoreUncertain
+from service.store.mongo import MongoStore, UnusableDatabaseName, UnusableUri, _translated
+from tests.contract.build import (
+    MILLISECOND,
+    NOW,
+    a_running_session,
+    a_session,
+    a_turn,
+    an_active,
+    an_ending,
+    the_lease,
+)
+from tests.support.proxy import Proxy
+
+Client = pymongo.MongoClient[dict[str, Any]]
+
+SESSION = a_running_session()
+LEASE = the_lease(SESSION)
+IDLE = a_session()
+ENDED = a_turn(ending=an_ending())
+
+# Each write, the name of its command, and whether a repeat of one that was applied is refused.
+WRITES: dict[str, tuple[Callable[[MongoStore], Awaitable[object]], str, bool]] = {
+    "insert_session": (lambda store: store.insert_session(a_session(session_id="new", uid="new")), "insert", True),
+    "accept": (lambda store: store.accept(IDLE.session_id, IDLE.uid, 0, NOW, an_active()), "update", True),
+    "checkpoint": (lambda store: store.checkpoint(LEASE, 0, "text"), "findAndModify", True),
+    "release": (lambda store: store.release(LEASE, 0, "text"), "update", True),
+    "end": (lambda store: store.end(LEASE, an_ending()), "update", True),
+    "archive": (lambda store: store.archive(SESSION.uid, ENDED), "insert", True),
+    "take_over": (lambda store: store.take_over(SESSION, "lease2"), "findAndModify", True),
+    "request_cancel": (lambda store: store.request_cancel(SESSION.session_id, SESSION.uid, "turn1"), "update", False),
+}
+READS: dict[str, Callable[[MongoStore], Awaitable[object]]] = {
+    "session": lambda store: store.session(SESSION.session_id),
+    "turn_by_id": lambda store: store.turn_by_id("uid", "turn1"),
+    "turn_by_request": lambda store: store.turn_by_request("uid", "c:1"),
+    "turns": lambda store: store.turns("uid", first_seq_from=1, first_seq_to=9, limit=9),
+    "running_sessions": lambda store: store.running_sessions(9),
+}
+
+
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyMongo looks for a lost server every half second; tests need not wait so long."""
+    monkeypatch.setattr(common, "MIN_HEARTBEAT_INTERVAL", 0.05)
+
+
+@pytest.fixture
+async def proxy(mongo_uri: str) -> AsyncIterator[Proxy]:
+    [(host, port), *_] = parse_uri(mongo_uri)["nodelist"]
+    async with Proxy(host, port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def store(proxy: Proxy, mongo_database: str) -> AsyncIterator[MongoStore]:
+    """A store behind the proxy, with one running and one idle session in it."""
+    store = _store(proxy, mongo_database)
+    await store.open()
+    for session in (SESSION, IDLE):
+        assert await store.insert_session(session)
+    yield store
+    proxy.let_go()
+    await store.close()
+
+
+def _store(proxy: Proxy, database: str, **options: Any) -> MongoStore:
+    return MongoStore(f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true", database, **options)
+
+
+def _is(command: str) -> Callable[[bytes], bool]:
+    return lambda piece: b"\x02" + command.encode() + b"\x00" in piece
+
+
+class _LostAnswer:
+    """Lets a command through and cuts the connection in place of its answer, once."""
+
+    def __init__(self, proxy: Proxy, command: str) -> None:
+        self._is_command = _is(command)
+        self._awaited = False
+        self.times = 0
+        proxy.on_request, proxy.on_response = self.request, self.response
+
+    def request(self, piece: bytes) -> bool:
+        self._awaited = self._awaited or (not self.times and self._is_command(piece))
+        return False
+
+    def response(self, piece: bytes) -> bool:
+        if self._awaited and b"ismaster" not in piece:
+            self._awaited = False
+            self.times += 1
+            return True
+        return False
+
+
+async def _until_it_answers(store: MongoStore) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await store.ping()
+            except StoreUnavailable:
+                await asyncio.sleep(0.02)
+
+
+# Documents and indexes
+
+
+async def test_documents_have_their_documented_shape(
+    store: MongoStore, mongo_client: Client, mongo_database: str
+) -> None:
+    session = a_running_session(parts=("one",))
+    await store.insert_session(replace(session, labels={"a.b": "c"}, deleted_at=NOW))
+    await store.archive("uid", replace(ENDED, first_seq=12))
+    doc = mongo_client[mongo_database].sessions.find_one({"_id": session.session_id})
+    assert doc
+    assert set(doc) == {
+        *("_id", "uid", "owner", "last_seq", "fence", "deleted_at", "settings", "active"),
+        *("labels", "create_time", "update_time", "settings_version"),
+    }
+    assert doc["owner"] == {"tenant": "tenant", "subject": "subject"}
+    assert doc["labels"] == [["a.b", "c"]]
+    assert set(doc["active"]) == {
+        *("turn_id", "request_key", "user_text", "sent_settings", "settings", "first_seq", "on_disconnect"),
+        *("deadline", "state", "lease_id", "fence", "attempt", "beat", "released", "cancel", "parts", "create_time"),
+    }
+    turn_doc = mongo_client[mongo_database].turns.find_one({"uid": "uid"})
+    assert turn_doc
+    assert turn_doc["_id"] == "uid:0000000012"
+    assert set(turn_doc["ending"]) == {
+        *("state", "text", "n", "last_seq", "fence", "end_time", "finish_reason", "usage", "model"),
+    }
+
+
+async def test_end_leaves_no_parts(store: MongoStore, mongo_client: Client, mongo_database: str) -> None:
+    assert await store.checkpoint(LEASE, 0, "text")
+    assert await store.end(LEASE, an_ending())
+    doc = mongo_client[mongo_database].sessions.find_one({"_id": SESSION.session_id})
+    assert doc
+    assert "parts" not in doc["active"]
+    assert doc["active"]["state"] == "ENDED"
+
+
+async def test_fields_of_a_later_release_are_ignored_and_kept(
+    store: MongoStore, mongo_client: Client, mongo_database: str
+) -> None:
+    sessions = mongo_client[mongo_database].sessions
+    later = {"new": 1, "owner.new": 2, "active.new": {"a": 1}, "settings.new": 3, "active.settings.new": 4}
+    sessions.update_one({"_id": SESSION.session_id}, {"$set": later})
+    assert await store.session(SESSION.session_id) == SESSION
+    assert await store.checkpoint(LEASE, 0, "text")
+    assert await store.end(LEASE, an_ending())
+    doc = sessions.find_one({"_id": SESSION.session_id})
+    assert doc
+    assert doc["new"] == 1
+    assert doc["active"]["new"] == {"a": 1}
+
+
+async def test_null_fields_are_as_good_as_absent_ones(
+    store: MongoStore, mongo_client: Client, mongo_database: str
+) -> None:
+    nulls = {"deleted_at": None, "expire_time": None, "active": None, "purging": False}
+    mongo_client[mongo_database].sessions.update_one({"_id": IDLE.session_id}, {"$set": nulls})
+    assert await store.session(IDLE.session_id) == IDLE
+    assert await store.accept(IDLE.session_id, IDLE.uid, 0, NOW, an_active())
+
+
+async def test_the_indexes_are_there(store: MongoStore, mongo_client: Client, mongo_database: str) -> None:
+    database = mongo_client[mongo_database]
+    turns = database.turns.index_information()
+    assert {name: (index["key"], index["unique"]) for name, index in turns.items() if name != "_id_"} == {
+        "request": ([("uid", 1), ("request_key", 1)], True),
+        "turn": ([("uid", 1), ("turn_id", 1)], True),
+    }
+
+
+# Lost connections
+
+
+@pytest.mark.parametrize("name", WRITES)
+async def test_a_write_that_was_lost_is_uncertain_and_its_repeat_matches(
+    store: MongoStore, proxy: Proxy, name: str
+) -> None:
+    write, command, _ = WRITES[name]
+    proxy.on_request = _is(command)
+    with pytest.raises(StoreUncertain):
+        await write(store)
+    proxy.on_request = lambda _: False
+    await _until_it_answers(store)
+    assert await write(store)
+
+
+@pytest.mark.parametrize("name", WRITES)
+async def test_a_write_whose_answer_was_lost_is_uncertain_and_its_repeat_is_refused(
+    store: MongoStore, proxy: Proxy, name: str
+) -> None:
+    write, command, is_refused = WRITES[name]
+    fault = _LostAnswer(proxy, command)
+    with pytest.raises(StoreUncertain):
+        await write(store)
+    assert fault.times == 1
+    await _until_it_answers(store)
+    assert bool(await write(store)) is not is_refused
+
+
+@pytest.mark.parametrize("name", READS)
+async def test_a_read_whose_answer_was_lost_is_made_again(store: MongoStore, proxy: Proxy, name: str) -> None:
+    expected = await READS[name](store)
+    fault = _LostAnswer(proxy, "find")
+    assert await READS[name](store) == expected
+    assert fault.times == 1
+
+
+@pytest.mark.parametrize("name", READS)
+async def test_a_read_that_is_lost_again_is_unavailable(store: MongoStore, proxy: Proxy, name: str) -> None:
+    proxy.on_request = _is("find")
+    with pytest.raises(StoreUnavailable) as caught:
+        await READS[name](store)
+    assert not isinstance(caught.value, StoreUncertain)
+
+
+async def test_connections_cut_while_idle_do_no_harm_to_reads(store: MongoStore, proxy: Proxy) -> None:
+    for _ in range(3):
+        proxy.cut()
+        assert await store.session(SESSION.session_id) == SESSION
+
+
+# A database that hangs, or is away
+
+
+@pytest.mark.parametrize("name", WRITES)
+async def test_a_write_to_a_hanging_database_is_uncertain_in_time(proxy: Proxy, mongo_database: str, name: str) -> None:
+    store = _store(proxy, mongo_database, operation_timeout_s=0.5)
+    await store.open()
+    await store.ping()
+    proxy.hold()
+    start_s = time.monotonic()
+    answers = await asyncio.gather(*(WRITES[name][0](store) for _ in range(8)), return_exceptions=True)
+    assert time.monotonic() - start_s < 3
+    assert all(isinstance(answer, StoreUnavailable) for answer in answers)
+    assert any(isinstance(answer, StoreUncertain) for answer in answers)
+    proxy.let_go()
+    await store.close()
+
+
+async def test_a_read_from_a_hanging_database_ends_with_the_callers_deadline(store: MongoStore, proxy: Proxy) -> None:
+    proxy.hold()
+    loop = asyncio.get_running_loop()
+    start_s = loop.time()
+    with deadline.scope(start_s + 0.3), pytest.raises(StoreUnavailable):
+        await store.session("id")
+    assert loop.time() - start_s < 1.5
+
+
+async def test_a_late_write_is_carried_out_and_its_repeat_is_refused(
+    store: MongoStore, proxy: Proxy, mongo_client: Client, mongo_database: str
+) -> None:
+    proxy.hold()
+    with deadline.scope(asyncio.get_running_loop().time() + 0.2), pytest.raises(StoreUncertain):
+        await store.end(LEASE, an_ending())
+    proxy.let_go()
+    await _until_it_answers(store)
+    await store.end(LEASE, an_ending())
+    assert await store.end(LEASE, an_ending()) is False
+    found = await store.session(SESSION.session_id)
+    assert found
+    assert found.active == an_active().ended(an_ending())
+
+
+async def test_a_dead_port_does_not_fail_the_start_and_is_found_out_soon(proxy: Proxy, mongo_database: str) -> None:
+    await proxy.down()
+    store = _store(proxy, mongo_database)
+    await store.open()
+    start_s = time.monotonic()
+    calls = [store.ping(), *(READS[name](store) for name in READS), *(write(store) for write, _, _ in WRITES.values())]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {StoreUnavailable}
+    assert time.monotonic() - start_s < 3.5
+    start_s = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        await store.ping()
+    assert time.monotonic() - start_s < 0.1
+    await store.close()
+
+
+async def test_a_call_to_a_dead_port_ends_with_the_callers_deadline(proxy: Proxy, mongo_database: str) -> None:
+    await proxy.down()
+    store = _store(proxy, mongo_database)
+    await store.open()
+    loop = asyncio.get_running_loop()
+    start_s = loop.time()
+    with deadline.scope(start_s + 0.2), pytest.raises(StoreUnavailable):
+        await store.session("id")
+    assert loop.time() - start_s < 0.5
+    await store.close()
+
+
+async def test_a_database_that_comes_late_is_used_and_gets_its_indexes(
+    proxy: Proxy, mongo_client: Client, mongo_database: str
+) -> None:
+    await proxy.down()
+    store = _store(proxy, mongo_database)
+    await store.open()
+    with deadline.scope(asyncio.get_running_loop().time() + 0.1), pytest.raises(StoreUnavailable):
+        await store.ping()
+    await proxy.up()
+    await _until_it_answers(store)
+    assert {"request", "turn"} <= set(mongo_client[mongo_database].turns.index_information())
+    await store.close()
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.store.mongo._PATIENCE_S", 0.3)
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_after_an_outage_everything_goes_on(
+    store: MongoStore, proxy: Proxy, mongo_client: Client, mongo_database: str
+) -> None:
+    await proxy.down()
+    with pytest.raises(StoreUnavailable):
+        await store.session(SESSION.session_id)
+    # As if the database had lost them.
+    for name in ("request", "turn"):
+        mongo_client[mongo_database].turns.drop_index(name)
+    await proxy.up()
+    await _until_it_answers(store)
+    assert await store.session(SESSION.session_id) == SESSION
+    assert await store.end(LEASE, an_ending())
+    assert {"request", "turn"} <= set(mongo_client[mongo_database].turns.index_information())
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_in_an_outage_writes_are_surely_not_applied_once_it_is_known(store: MongoStore, proxy: Proxy) -> None:
+    await proxy.down()
+    with pytest.raises(StoreUnavailable):
+        await store.ping()
+    with pytest.raises(StoreUnavailable) as caught:
+        await store.end(LEASE, an_ending())
+    assert not isinstance(caught.value, StoreUncertain)
+
+
+async def test_close_does_not_wait_for_a_hanging_database(proxy: Proxy, mongo_database: str) -> None:
+    store = _store(proxy, mongo_database)
+    await store.open()
+    await store.ping()
+    proxy.hold()
+    call = asyncio.ensure_future(store.session("id"))
+    await asyncio.sleep(0)
+    start_s = time.monotonic()
+    await store.close()
+    assert time.monotonic() - start_s < 2
+    proxy.let_go()
+    proxy.cut()
+    with pytest.raises(StoreUnavailable):
+        await call
+
+
+async def test_a_call_that_waits_for_the_database_ends_with_the_store(proxy: Proxy, mongo_database: str) -> None:
+    await proxy.down()
+    store = _store(proxy, mongo_database)
+    await store.open()
+    call = asyncio.ensure_future(store.session("id"))
+    await asyncio.sleep(0)
+    await store.close()
+    with pytest.raises(StoreUnavailable):
+        await call
+
+
+async def test_a_host_that_does_not_exist_is_unavailable(mongo_database: str) -> None:
+    for uri in ("mongodb://nowhere.invalid", "mongodb+srv://nowhere.invalid"):
+        store = MongoStore(uri, mongo_database)
+        await store.open()
+        with deadline.scope(asyncio.get_running_loop().time() + 1), pytest.raises(StoreUnavailable):
+            await store.ping()
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    ("uri", "details"),
+    [
+        ("http://localhost", "Invalid URI scheme"),
+        ("mongodb://", "hostname"),
+        ("mongodb://localhost:port", "Port"),
+        ("mongodb://localhost/?colour=red", "Unknown option: colour"),
+        ("mongodb://localhost/?connectTimeoutMS=soon", "must be a"),
+    ],
+)
+async def test_a_malformed_uri_fails_the_start(uri: str, details: str) -> None:
+    with pytest.raises(UnusableUri, match=details):
+        await MongoStore(uri, "name").open()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["mongodb://me:12/Secret$@127.0.0.1", "mongodb://me:Secret@h:p", "mongodb://me:%Secret@h", "http://me:Secret@h"],
+)
+async def test_a_malformed_uri_does_not_show_its_password(uri: str) -> None:
+    with pytest.raises(UnusableUri) as caught:
+        await MongoStore(uri, "name").open()
+    assert "Secret" not in "".join(traceback.format_exception(caught.value, limit=0))
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a.b", "a/b", "$a"])
+async def test_a_bad_database_name_fails_the_start(name: str) -> None:
+    with pytest.raises(UnusableDatabaseName):
+        await MongoStore("mongodb://127.0.0.1:1", name).open()
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("exc", "expected"),
+    [
+        (errors.ServerSelectionTimeoutError("no server"), StoreUnavailable),
+        (errors.WaitQueueTimeoutError("pool"), StoreUnavailable),
+        (errors.OperationFailure("auth", 18), StoreUnavailable),
+        (errors.OperationFailure("not allowed", 13), StoreUnavailable),
+        (errors.AutoReconnect("reset"), StoreUncertain),
+        (errors.NetworkTimeout("slow"), StoreUncertain),
+        (errors.ConnectionFailure("gone"), StoreUncertain),
+        (errors.NotPrimaryError("stepped down"), StoreUncertain),
+        (errors.WTimeoutError("majority", 64), StoreUncertain),
+        (errors.WriteConcernError("majority", 100), StoreUncertain),
+        (errors.ExecutionTimeout("late", 50), StoreUncertain),
+        (errors.OperationFailure("shutting down", 91), StoreUncertain),
+        (errors.OperationFailure("interrupted", 11602), StoreUncertain),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_errors_are_translated(exc: Exception, expected: type[StoreUnavailable]) -> None:
+    with pytest.raises(StoreUnavailable) as caught, _translated(StoreUncertain):
+        raise exc
+    assert type(caught.value) is expected
+    assert caught.value.__cause__ is exc
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        errors.OperationFailure("bad command", 9),
+        errors.OperationFailure("no such command", 59),
+        errors.DuplicateKeyError("taken", 11000),
+        errors.DocumentTooLarge("16 MiB"),
+        errors.InvalidOperation("wrong use"),
+        KeyError("bug"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_faults_of_ours_are_not_masked(exc: Exception) -> None:
+    with pytest.raises(type(exc)), _translated(StoreUncertain):
+        raise exc
+
+
+# Causality. The Java server has no sessions, so the proxy pretends that it has.
+
+
+def _as_replica_set(piece: bytes, operation_time: bson.Timestamp) -> bytes:
+    """Return a server's answer with what a server with sessions adds to it."""
+    _, request_id, response_to, opcode = struct.unpack_from("<iiii", piece)
+    head = {1: 36, 2013: 21}[opcode]
+    doc = bson.decode(piece[head:])
+    doc |= {"operationTime": operation_time, "logicalSessionTimeoutMinutes": 30}
+    body = piece[16:head] + bson.encode(doc)
+    return struct.pack("<iiii", 16 + len(body), request_id, response_to, opcode) + body
+
+
+async def test_a_read_waits_for_whatever_was_seen_before(proxy: Proxy, mongo_database: str) -> None:
+    clock = 100
+    requests: list[dict[str, Any]] = []
+
+    def answer(piece: bytes) -> bytes:
+        return _as_replica_set(piece, bson.Timestamp(clock, 1))
+
+    def record(piece: bytes) -> bool:
+        if struct.unpack_from("<i", piece, 12) == (2013,):
+            requests.append(bson.decode(piece[21 : 21 + struct.unpack_from("<i", piece, 21)[0]]))
+        return False
+
+    proxy.rewrite_response, proxy.on_request = answer, record
+    store = _store(proxy, mongo_database)
+    await store.open()
+    await store.ping()
+
+    clock = 200
+    assert await store.insert_session(IDLE)
+    # Several at once take several sessions; all of them know what the insert has seen.
+    assert await asyncio.gather(*(store.session(IDLE.session_id) for _ in range(4))) == [IDLE] * 4
+    assert len(await store.running_sessions(9)) == 0
+    await store.close()
+
+    [insert] = [request for request in requests if "insert" in request]
+    finds = [request for request in requests if "find" in request]
+    assert insert["writeConcern"] == {"w": "majority", "j": True}
+    assert "lsid" in insert
+    assert "txnNumber" not in insert
+    assert len(finds) == 5
+    for find in finds:
+        assert find["readConcern"] == {"level": "majority", "afterClusterTime": bson.Timestamp(200, 1)}
+        assert "lsid" in find
+
+
+async def test_an_expiry_is_compared_to_the_millisecond(store: MongoStore) -> None:
+    session = a_session(expire_time=NOW + MILLISECOND)
+    assert await store.insert_session(session)
+    assert not await store.accept(session.session_id, session.uid, 0, NOW + MILLISECOND, an_active())
+    assert await store.accept(session.session_id, session.uid, 0, NOW, an_active())

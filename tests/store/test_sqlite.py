@@ -1,0 +1,335 @@
+"""What is the SQLite store's own: the file, its schema and its locks, and several processes over it."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from service.domain import deadline
+from service.domain.errors import StoreUnavailable, StoreUncertain
+from service.store import sqlite
+from service.store.sqlite import SqliteStore, UnusableFile
+from tests.contract.build import NOW, a_running_session, a_session, a_turn, an_active, an_ending, the_lease
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sessions.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(str(path))
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def locked(store: SqliteStore, path: Path) -> Iterator[None]:
+    """Another process holds the write lock."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+# The file
+
+
+async def test_sessions_outlive_the_store(path: Path) -> None:
+    session = a_running_session(parts=("text",))
+    for expected in (True, False):
+        store = SqliteStore(str(path))
+        await store.open()
+        assert await store.insert_session(session) is expected
+        assert await store.session(session.session_id) == session
+        await store.close()
+
+
+async def test_the_file_is_in_wal_mode_with_its_schema_version(store: SqliteStore, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert other.execute("PRAGMA user_version").fetchone() == (sqlite.SCHEMA_VERSION,)
+
+
+async def test_every_commit_is_synced(store: SqliteStore) -> None:
+    assert store._writer
+    assert list(await store._writer.execute_fetchall("PRAGMA synchronous")) == [(2,)]
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"PRAGMA user_version = {sqlite.SCHEMA_VERSION + 1}")
+    with pytest.raises(UnusableFile, match="schema 2, this release knows up to 1"):
+        await SqliteStore(str(path)).open()
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
+async def test_the_file_of_another_program_is_refused_and_left_alone(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE sessions (a)")
+    with pytest.raises(UnusableFile, match="another program"):
+        await SqliteStore(str(path)).open()
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+    path.write_text("not a database, but a text that is long enough to be looked at" * 100)
+    before = path.read_bytes()
+    with pytest.raises(UnusableFile, match="not a database"):
+        asyncio.run(SqliteStore(str(path)).open())
+    assert path.read_bytes() == before
+
+
+async def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnusableFile, match=r"no directory .*nowhere"):
+        await SqliteStore(str(tmp_path / "nowhere" / "sessions.db")).open()
+
+
+async def test_a_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnusableFile, match="cannot be opened"):
+        await SqliteStore(str(tmp_path)).open()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write any file")
+def test_a_read_only_file_is_refused(path: Path) -> None:
+    sqlite3.connect(path).close()
+    path.chmod(0o444)
+    with pytest.raises(UnusableFile, match="may not be written"):
+        asyncio.run(SqliteStore(str(path)).open())
+
+
+async def test_a_store_that_did_not_open_leaves_no_thread(tmp_path: Path) -> None:
+    with pytest.raises(UnusableFile):
+        await SqliteStore(str(tmp_path / "nowhere" / "sessions.db")).open()
+    assert not [thread for thread in threading.enumerate() if "connection_worker" in thread.name]
+
+
+async def test_memory_is_gone_with_the_store() -> None:
+    session = a_session()
+    for _ in range(2):
+        store = SqliteStore(":memory:")
+        await store.open()
+        assert await store.insert_session(session)
+        await store.close()
+
+
+# Locks, and a disk that fails
+
+
+@pytest.mark.usefixtures("locked")
+async def test_a_locked_file_is_surely_not_written_and_told_in_time(store: SqliteStore) -> None:
+    loop = asyncio.get_running_loop()
+    start_s = loop.time()
+    with deadline.scope(start_s + 0.2), pytest.raises(StoreUnavailable, match="locked") as caught:
+        await store.insert_session(a_session(session_id="id"))
+    assert loop.time() - start_s < 1
+    assert not isinstance(caught.value, StoreUncertain)
+    assert await store.session("id") is None
+
+
+@pytest.mark.usefixtures("locked")
+async def test_a_locked_file_does_not_answer_a_ping(store: SqliteStore) -> None:
+    with deadline.scope(asyncio.get_running_loop().time() + 0.1), pytest.raises(StoreUnavailable):
+        await store.ping()
+
+
+@pytest.mark.usefixtures("locked")
+async def test_a_locked_file_can_be_read_while_a_write_waits(store: SqliteStore) -> None:
+    with deadline.scope(asyncio.get_running_loop().time() + 0.5):
+        write = asyncio.ensure_future(store.insert_session(a_session()))
+    await asyncio.sleep(0)
+    assert await store.session("id") is None
+    assert not write.done()
+    with pytest.raises(StoreUnavailable):
+        await write
+
+
+@pytest.mark.usefixtures("locked")
+async def test_calls_that_queue_behind_a_lock_all_end_in_time(store: SqliteStore) -> None:
+    loop = asyncio.get_running_loop()
+    start_s = loop.time()
+    with deadline.scope(start_s + 0.3):
+        calls = [store.insert_session(a_session()) for _ in range(10)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {StoreUnavailable}
+    assert loop.time() - start_s < 1
+
+
+async def test_a_write_waits_for_a_lock_that_goes_in_time(store: SqliteStore, path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        write = asyncio.ensure_future(store.insert_session(a_session()))
+        assert await store.session("id") is None
+        other.execute("COMMIT")
+    assert await write
+
+
+async def test_a_full_disk_is_surely_not_written_and_does_no_harm(store: SqliteStore) -> None:
+    session = a_running_session()
+    assert await store.insert_session(session)
+    assert store._writer
+    [(pages,)] = await store._writer.execute_fetchall("PRAGMA page_count")
+    await store._writer.execute_fetchall(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreUnavailable, match="full") as caught:
+        await store.end(the_lease(session), an_ending(text="x" * 1_000_000))
+    assert not isinstance(caught.value, StoreUncertain)
+    assert await store.session(session.session_id) == session
+    await store._writer.execute_fetchall("PRAGMA max_page_count = 1000000")
+    assert await store.end(the_lease(session), an_ending(text="x" * 1_000_000))
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, StoreUnavailable),
+        (sqlite3.SQLITE_READONLY_DBMOVED, StoreUnavailable),
+        (sqlite3.SQLITE_FULL, StoreUnavailable),
+        (sqlite3.SQLITE_CORRUPT, StoreUnavailable),
+        (sqlite3.SQLITE_IOERR_FSYNC, StoreUncertain),
+        (sqlite3.SQLITE_ERROR, sqlite3.OperationalError),
+    ],
+)
+async def test_errors_are_translated(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception]
+) -> None:
+    def fail(*_: object) -> None:
+        exc = sqlite3.OperationalError("text")
+        exc.sqlite_errorcode = code
+        raise exc
+
+    monkeypatch.setattr(store._writer, "execute_fetchall", fail)
+    with pytest.raises(expected) as caught:
+        await store.insert_session(a_session())
+    assert type(caught.value) is expected
+
+
+# What an outsider may see
+
+
+async def test_looking_for_running_sessions_reads_only_those(store: SqliteStore, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        plan = other.execute(f"EXPLAIN QUERY PLAN {sqlite._RUNNING_SESSIONS}", (10,)).fetchall()
+    assert "sessions_running" in plan[0][3]
+
+
+@pytest.mark.parametrize("sql", [sqlite._OLDEST_FIRST, sqlite._NEWEST_FIRST])
+async def test_a_range_of_turns_is_read_in_order_without_sorting(store: SqliteStore, path: Path, sql: str) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        plan = other.execute(f"EXPLAIN QUERY PLAN {sql}", ("uid", 1, 9, 10)).fetchall()
+    assert len(plan) == 1
+    assert "first_seq>?" in plan[0][3]
+
+
+async def test_no_statement_is_left_open(store: SqliteStore, path: Path) -> None:
+    """Else the log could never be folded back into the file, and the write lock would be kept."""
+    session = a_running_session()
+    await store.insert_session(session)
+    await store.checkpoint(the_lease(session), 0, "text")
+    await store.session(session.session_id)
+    await store.archive(session.uid, a_turn(ending=an_ending()))
+    await store.archive(session.uid, a_turn(ending=an_ending()))
+    with closing(sqlite3.connect(path, timeout=0)) as other:
+        busy, *_ = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert busy == 0
+
+
+# Several processes
+
+_RACE = """
+    import asyncio, sys
+    from service.store.sqlite import SqliteStore
+    from tests.contract.build import NOW, an_active, a_turn, new_id
+
+    async def main(path, session_id, uid, rounds):
+        store = SqliteStore(path)
+        await store.open()
+        fence = won = 0
+        while fence < rounds:
+            active = an_active(a_turn(turn_id=new_id()), fence=fence + 1, lease_id=new_id())
+            won += await store.accept(session_id, uid, fence, NOW, active)
+            fence = (await store.session(session_id)).fence
+        await store.close()
+        print(won)
+
+    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
+"""
+
+
+async def test_processes_over_one_file_are_one_service(store: SqliteStore, path: Path) -> None:
+    session, rounds = a_session(), 100
+    assert await store.insert_session(session)
+    command = [sys.executable, "-c", textwrap.dedent(_RACE), str(path), session.session_id, session.uid, str(rounds)]
+    racers = [await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE) for _ in range(3)]
+    outputs = [(await racer.communicate())[0] for racer in racers]
+    assert [racer.returncode for racer in racers] == [0, 0, 0]
+    assert sum(map(int, outputs)) == rounds
+    found = await store.session(session.session_id)
+    assert found
+    assert found.fence == rounds
+
+
+async def test_many_may_make_the_file_at_once(path: Path) -> None:
+    stores = [SqliteStore(str(path)) for _ in range(8)]
+    await asyncio.gather(*(store.open() for store in stores))
+    for store in stores:
+        await store.ping()
+        await store.close()
+
+
+_CRASH = """
+    import asyncio, os, sys
+    from service.store.sqlite import SqliteStore
+    from tests.contract.build import a_session
+
+    async def main(path):
+        store = SqliteStore(path)
+        await store.open()
+        while True:
+            session = a_session()
+            await store.insert_session(session)
+            os.write(1, (session.session_id + "\\n").encode())
+
+    asyncio.run(main(sys.argv[1]))
+"""
+
+
+async def test_what_was_acknowledged_survives_a_kill(path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(_CRASH), str(path)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    assert process.stdout
+    acknowledged = [(await process.stdout.readline()).decode().strip() for _ in range(20)]
+    process.kill()
+    acknowledged += (await process.stdout.read()).decode().split()
+    await process.wait()
+    store = SqliteStore(str(path))
+    await store.open()
+    for session_id in acknowledged[:-1]:
+        assert await store.session(session_id)
+    assert await store.insert_session(a_session())
+    await store.close()
+
+
+async def test_a_late_statement_is_never_run(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose time ran out while it queued is surely not applied."""
+    assert store._writer
+    await store.insert_session(a_session(session_id="id", uid="uid"))
+    slow = asyncio.ensure_future(store._writer._execute(time.sleep, 0.3))  # type: ignore[no-untyped-call]
+    await asyncio.sleep(0)
+    with deadline.scope(asyncio.get_running_loop().time() + 0.05), pytest.raises(StoreUnavailable, match="too slow"):
+        await store.accept("id", "uid", 0, NOW, an_active())
+    await slow
+    found = await store.session("id")
+    assert found
+    assert found.fence == 0

@@ -1,0 +1,122 @@
+"""A TCP proxy that fails on demand, to put between a client and its server. Loopback only."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+_CHUNK_BYTES = 65536
+
+
+class Proxy:
+    """Passes connections on to host:port until told otherwise. An async context manager.
+
+    on_request: called with each piece of bytes from a client before it is passed on; True cuts this connection
+        instead of passing it on.
+    on_response: the same for pieces from the server: a cut here loses the answer to something that was carried out.
+    rewrite_response: what is passed on in place of a piece from the server.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.on_request: Callable[[bytes], bool] = _pass_on
+        self.on_response: Callable[[bytes], bool] = _pass_on
+        self.rewrite_response: Callable[[bytes], bytes] = bytes
+        self._target = host, port
+        self._server: asyncio.Server | None = None
+        self._port = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held: asyncio.Event = asyncio.Event()
+        self._held.set()
+
+    @property
+    def port(self) -> int:
+        """The port to connect to; stays the same across `down` and `up`."""
+        return self._port
+
+    async def up(self) -> None:
+        """Take connections."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def down(self) -> None:
+        """Refuse connections, and cut those there are."""
+        server, self._server = self._server, None
+        if server:
+            server.close()
+        self.cut()
+        # Until the tasks are gone a client could still be served.
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut(self) -> None:
+        """Cut the connections there are; new ones are taken."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def hold(self) -> None:
+        """Pass nothing on, in either direction, and keep the connections."""
+        self._held.clear()
+
+    def let_go(self) -> None:
+        """Pass on what was held."""
+        self._held.set()
+
+    async def __aenter__(self) -> Self:
+        await self.up()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._held.set()
+        await self.down()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._writers.add(writer)
+        try:
+            with suppress(OSError):
+                server_reader, server_writer = await asyncio.open_connection(*self._target)
+                self._writers.add(server_writer)
+                try:
+                    await asyncio.gather(
+                        self._pump(reader, server_writer, writer, self._request),
+                        self._pump(server_reader, writer, server_writer, self._response),
+                    )
+                finally:
+                    self._writers.discard(server_writer)
+                    server_writer.transport.abort()
+        finally:
+            self._writers.discard(writer)
+            writer.transport.abort()
+
+    def _request(self, piece: bytes) -> bytes:
+        return b"" if self.on_request(piece) else piece
+
+    def _response(self, piece: bytes) -> bytes:
+        return b"" if self.on_response(piece) else self.rewrite_response(piece)
+
+    async def _pump(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        back: asyncio.StreamWriter,
+        filter_: Callable[[bytes], bytes],
+    ) -> None:
+        with suppress(OSError):
+            while piece := await source.read(_CHUNK_BYTES):
+                await self._held.wait()
+                if not (passed := filter_(piece)):
+                    break
+                sink.write(passed)
+                await sink.drain()
+        sink.transport.abort()
+        back.transport.abort()
+
+
+def _pass_on(_: bytes) -> bool:
+    return False
