@@ -29,8 +29,11 @@ class TurnBoard:
     # Runners
 
     def add_runner(self, runner: TurnRunner) -> None:
-        """A turn runs here from now on."""
-        self._runners[runner.lease.uid, runner.lease.turn_id] = runner
+        """A turn runs here from now on, under this lease; one that runs here under an older lease stops."""
+        key = runner.lease.uid, runner.lease.turn_id
+        if (older := self._runners.get(key)) is not None:
+            older.stop(Stop.LEASE_LOST)
+        self._runners[key] = runner
         if cancels_when_deserted(runner.live):
             runner.stop(Stop.CANCEL)
 
@@ -44,9 +47,11 @@ class TurnBoard:
 
     def remove_runner(self, runner: TurnRunner) -> None:
         """A turn runs here no more; if it did not end here it goes on elsewhere, and so do those who watch it."""
-        live, uid = runner.live, runner.lease.uid
-        del self._runners[uid, live.turn_id]
+        live, key = runner.live, (runner.lease.uid, runner.lease.turn_id)
         runner.done()
+        if self._runners.get(key) is not runner:
+            return  # this process has taken its own turn over meanwhile
+        del self._runners[key]
         if live.ending is None and self.is_draining:
             live.fail(ShuttingDown())
         if live.ending is None and live.is_watched and not self.is_draining:
@@ -56,7 +61,11 @@ class TurnBoard:
 
     def runs_here(self, session: Session) -> bool:
         """Whether this process runs the session's turn."""
-        return session.active is not None and (session.uid, session.active.turn.turn_id) in self._runners
+        return session.active is not None and self.runs(session.uid, session.active)
+
+    def runs(self, uid: str, active: Active) -> bool:
+        """Whether this process runs a turn."""
+        return (uid, active.turn.turn_id) in self._runners
 
     # Watching
 

@@ -221,6 +221,8 @@ class LiveTurn:
     def _news(self, place: Cursor) -> list[Event]:
         text, fence = self.text, self.fence
         news = []
+        if self.turn.ending is None and place.fence == fence and place.offset > len(text):
+            return []  # the owner has shown more than it has saved yet: what comes after that is still to come
         if place.offset > 0 and (place.fence != fence or place.offset > len(text)):
             place = replace(place, fence=fence, offset=len(text))
             news.append(Event(place, Snapshot(text, self.turn.attempt)))

@@ -61,7 +61,8 @@ class TurnRunners:
             accepted.set_result(None)
         elif isinstance(own, Turn):
             accepted.set_result(self._board.ended(session.uid, own).seat())
-        elif own.lease_id != active.lease_id or not own.is_running:
+        elif own.lease_id != active.lease_id or not own.is_running or self._board.runs(session.uid, own):
+            # Over, or taken over meanwhile, perhaps by this very process.
             accepted.set_result(self._board.seat(session, own))
         else:
             live = self._board.live_turn(session.uid, active)
