@@ -63,9 +63,9 @@ class SessionStore(Protocol):
         """
 
     async def checkpoint(self, lease: Lease, beat: int, part: str) -> Active | None:
-        """Append `part` (an empty one is not kept) and set the beat to beat + 1: if turn and lease are as said, RUNNING, at `beat`.
+        """Append `part` and set the beat to beat + 1: if turn and lease are as said, it is RUNNING, and at `beat`.
 
-        The answer carries the cancel flag; its parts may be left out.
+        An empty part is not kept. The answer carries the cancel flag; its parts may be left out.
         """
 
     async def release(self, lease: Lease, beat: int, part: str) -> bool:

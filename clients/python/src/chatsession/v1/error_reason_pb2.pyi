@@ -33,6 +33,18 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODEL_INVALID_RESPONSE: _ClassVar[ErrorReason]
     INTERNAL_ERROR: _ClassVar[ErrorReason]
     NOT_IMPLEMENTED: _ClassVar[ErrorReason]
+    INVALID_BODY: _ClassVar[ErrorReason]
+    INVALID_URL: _ClassVar[ErrorReason]
+    INVALID_HEADER: _ClassVar[ErrorReason]
+    INVALID_REQUEST: _ClassVar[ErrorReason]
+    ROUTE_NOT_FOUND: _ClassVar[ErrorReason]
+    METHOD_NOT_ALLOWED: _ClassVar[ErrorReason]
+    REQUEST_TIMEOUT: _ClassVar[ErrorReason]
+    BODY_TOO_LARGE: _ClassVar[ErrorReason]
+    URL_TOO_LONG: _ClassVar[ErrorReason]
+    RESPONSE_TOO_LARGE: _ClassVar[ErrorReason]
+    HEADERS_TOO_LARGE: _ClassVar[ErrorReason]
+    UNSUPPORTED_MEDIA_TYPE: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 INVALID_FIELD: ErrorReason
 MESSAGE_TOO_LARGE: ErrorReason
@@ -60,3 +72,15 @@ MODEL_AUTHENTICATION_FAILED: ErrorReason
 MODEL_INVALID_RESPONSE: ErrorReason
 INTERNAL_ERROR: ErrorReason
 NOT_IMPLEMENTED: ErrorReason
+INVALID_BODY: ErrorReason
+INVALID_URL: ErrorReason
+INVALID_HEADER: ErrorReason
+INVALID_REQUEST: ErrorReason
+ROUTE_NOT_FOUND: ErrorReason
+METHOD_NOT_ALLOWED: ErrorReason
+REQUEST_TIMEOUT: ErrorReason
+BODY_TOO_LARGE: ErrorReason
+URL_TOO_LONG: ErrorReason
+RESPONSE_TOO_LARGE: ErrorReason
+HEADERS_TOO_LARGE: ErrorReason
+UNSUPPORTED_MEDIA_TYPE: ErrorReason
