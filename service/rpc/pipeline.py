@@ -57,13 +57,15 @@ class _Malformed:
 class _Scope:
     """One call from its first to its last moment."""
 
-    __slots__ = ("_cap_s", "_context", "_log", "_method", "_request_id", "_started", "_timeout")
+    __slots__ = ("_cap_s", "_context", "_log", "_method", "_peer", "_request_id", "_started", "_timeout")
 
     def __init__(self, context: CallContext, method: str, cap_s: float, log: Log, *, is_timed: bool) -> None:
         self._context = context
         self._method = method
         self._log = log
         self._request_id = _request_id(context)
+        # Now, because a stream that was left is closed after its call is gone, and grpc would crash on the question.
+        self._peer = context.peer()
         self._started = asyncio.get_running_loop().time()
         remaining_s = context.time_remaining()
         self._cap_s = cap_s if remaining_s is None else min(cap_s, max(0.0, remaining_s))
@@ -114,7 +116,7 @@ class _Scope:
             **fields,
             duration_ms=round((asyncio.get_running_loop().time() - self._started) * 1000, 1),
             request_id=self._request_id,
-            peer=self._context.peer(),
+            peer=self._peer,
         )
 
 
