@@ -4,6 +4,7 @@ BIN := .venv/bin
 PROTOS := protos/chatsession/v1/chat_session.proto protos/chatsession/v1/error_reason.proto
 GENERATED := clients/python/src
 IMAGE := service/rpc/contract.binpb
+OTHERS := clients/go/gen clients/node/src/gen
 RELEASED := protos/released.binpb
 PYTEST_ARGS ?=
 
@@ -40,6 +41,10 @@ format: .venv/installed ## Tidy the code
 typecheck: .venv/installed ## Check the types
 	$(BIN)/mypy
 
+# Tool, folder: generate a client's code where its tool is there.
+in_client = if command -v $(1) >/dev/null; then $(MAKE) -s -C clients/$(2) generate PYTHON=$(abspath $(BIN)/python); \
+  else echo 'no $(1): clients/$(2) is not generated anew'; fi
+
 # google/api and google/rpc come with googleapis-common-protos.
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iprotos -I$$($(BIN)/python -c 'import pathlib, google.api as a; print(pathlib.Path(a.__path__[0]).parent.parent)')
 
@@ -47,10 +52,12 @@ proto: .venv/installed ## Generate code from protos/
 	$(PROTOC) --python_out=$(GENERATED) --pyi_out=$(GENERATED) $(PROTOS)
 	$(PROTOC) --grpc_python_out=$(GENERATED) protos/chatsession/v1/chat_session.proto
 	$(PROTOC) --include_imports --include_source_info -o $(IMAGE) $(PROTOS)
+	@$(call in_client,go,go)
+	@$(call in_client,npm,node)
 
 check-proto: proto ## Fail if generated code is not what protos/ says, or breaks the contract's rules
-	@test -z "$$(git status --porcelain -- $(GENERATED)/chatsession/v1 $(IMAGE))" || \
-	  { git --no-pager diff --stat -- $(GENERATED)/chatsession/v1 $(IMAGE); echo 'generated code differs: commit the result of `make proto`'; exit 1; }
+	@test -z "$$(git status --porcelain -- $(GENERATED)/chatsession/v1 $(IMAGE) $(OTHERS))" || \
+	  { git --no-pager diff --stat -- $(GENERATED)/chatsession/v1 $(IMAGE) $(OTHERS); echo 'generated code differs: commit the result of `make proto`'; exit 1; }
 	$(BIN)/buf lint $(IMAGE) --path chatsession/v1 --config protos/buf.yaml
 
 breaking: .venv/installed ## Fail if the contract would break clients of the last release
