@@ -1,10 +1,11 @@
 """The turns that this process knows of: those it runs, and those of other processes that somebody here watches."""
 
 import asyncio
+from functools import partial
 
 from service.domain import deadline
 from service.domain.entities import Active, Session, Turn
-from service.domain.errors import ChatError, SessionNotFound, ShuttingDown, StoreUnavailable, TurnNotFound
+from service.domain.errors import NotFound, SessionNotFound, ShuttingDown, StoreUnavailable, TurnNotFound
 from service.domain.live import LiveTurn, Seat, cancels_when_deserted
 from service.domain.ports import SessionStore
 from service.domain.runner import Stop, TurnLimits, TurnRunner
@@ -53,7 +54,7 @@ class TurnBoard:
             return  # this process has taken its own turn over meanwhile
         del self._runners[key]
         if live.ending is None and self.is_draining:
-            live.fail(ShuttingDown())
+            live.fail(ShuttingDown)
         if live.ending is None and live.is_watched and not self.is_draining:
             self._follow(runner.lease.session_id, live)
         else:
@@ -119,15 +120,15 @@ class TurnBoard:
                         await self._refresh(session_id, live)
                     except StoreUnavailable:
                         continue
-                    except ChatError as exc:
-                        live.fail(exc)
+                    except NotFound as exc:
+                        live.fail(partial(type(exc), exc.resource_name))
                         return
         finally:
             live.is_followed = False
             if key not in self._runners:
                 self._live.pop(key, None)
                 if live.ending is None and self.is_draining:
-                    live.fail(ShuttingDown())
+                    live.fail(ShuttingDown)
 
     async def _refresh(self, session_id: str, live: LiveTurn) -> None:
         found = await self.find(session_id, live.uid, live.turn_id)

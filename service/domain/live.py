@@ -95,7 +95,7 @@ class LiveTurn:
         self._text = turn.ending.text if turn.ending else text
         self._pieces: list[str] = []
         self._changed = asyncio.Event()
-        self._error: ChatError | None = None
+        self._error: Callable[[], ChatError] | None = None
         self._callers = 0
         self._watchers = 0
 
@@ -151,8 +151,8 @@ class LiveTurn:
             self._pieces.clear()
             self.wake()
 
-    def fail(self, error: ChatError) -> None:
-        """Nothing more will be known here; whoever watches gets this error."""
+    def fail(self, error: Callable[[], ChatError]) -> None:
+        """Nothing more will be known here; each who watches gets an error of its own."""
         if self.turn.ending is None:
             self._error = error
             self.wake()
@@ -187,7 +187,7 @@ class LiveTurn:
         """Wait until a condition holds, looked at again whenever something changes; raises what `fail` was given."""
         while not condition():
             if self._error is not None:
-                raise self._error
+                raise self._error()
             await self._changed.wait()
 
     async def events(self, after: Cursor, *, heartbeat_s: float) -> AsyncGenerator[Event, None]:
@@ -214,7 +214,7 @@ class LiveTurn:
             if news:
                 continue
             if self._error is not None:
-                raise self._error
+                raise self._error()
             if not await _set_within(changed, heartbeat_s):
                 yield Event(place, Heartbeat())
 

@@ -80,7 +80,12 @@ class TurnRunners:
         )
         if settled.answer:
             return active
-        return await self._find_own(session, active.turn.turn_id) if settled.was_uncertain else None
+        if not settled.was_uncertain:
+            return None
+        try:
+            return await self._find_own(session, active.turn.turn_id)
+        except StoreUnavailable as exc:
+            raise StoreUncertain from exc  # the reads failed: it is still not known
 
     async def _find_own(self, session: Session, turn_id: str) -> Active | Turn | None:
         """Look, after a lost answer and a refusal, whether our ACCEPT came through after all (step 5).

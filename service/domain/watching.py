@@ -50,11 +50,10 @@ class TurnWatcher:
             raise error
         return turn
 
-    async def events(
-        self, live: LiveTurn, after: Cursor, *, retry: Retry = Retry.SAME_REQUEST
-    ) -> AsyncGenerator[Event, None]:
+    async def events(self, live: LiveTurn, after: Cursor, *, retry: Retry) -> AsyncGenerator[Event, None]:
         """Yield the events of a turn after a place, within the caller's deadline.
 
+        retry: what the caller's own request may do if the stream breaks off while the turn goes on.
         Ends after `Ended`; then raises the turn's error if it FAILED. Raises ShuttingDown or CallerDeadlineExceeded
         where the turn goes on and the caller should attach again.
         """

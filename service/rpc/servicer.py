@@ -7,7 +7,7 @@ from chatsession.v1 import chat_session_pb2_grpc as pb_grpc
 
 from service.domain.cursor import Cursor
 from service.domain.entities import ANONYMOUS, Principal
-from service.domain.errors import NotBuilt
+from service.domain.errors import NotBuilt, Retry
 from service.domain.history import History
 from service.domain.live import Seat
 from service.domain.sending import TurnSender
@@ -74,7 +74,9 @@ class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
     ) -> AsyncGenerator[pb.TurnEvent, None]:
         command = convert.command_from(request, context.invocation_metadata() or (), _principal(context))
         seat = await self._sender.send(command)
-        async for event in self._events(request.session_id, seat, Cursor(seat.live.turn_id), context):
+        async for event in self._events(
+            request.session_id, seat, Cursor(seat.live.turn_id), context, command.retry_when_sent
+        ):
             yield event
 
     async def GetTurn(self, request: pb.GetTurnRequest, context: CallContext) -> pb.Turn:
@@ -86,7 +88,7 @@ class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
     ) -> AsyncGenerator[pb.TurnEvent, None]:
         after_cursor = _last_event_id(context) or request.after_cursor
         seat, after = await self._watcher.attach(_principal(context), request.session_id, request.turn_id, after_cursor)
-        async for event in self._events(request.session_id, seat, after, context):
+        async for event in self._events(request.session_id, seat, after, context, Retry.SAME_REQUEST):
             yield event
 
     async def CancelTurn(self, request: pb.CancelTurnRequest, context: CallContext) -> pb.Turn:
@@ -99,11 +101,11 @@ class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
         return convert.history_to(page, is_full=is_full)
 
     async def _events(
-        self, session_id: str, seat: Seat, after: Cursor, context: CallContext
+        self, session_id: str, seat: Seat, after: Cursor, context: CallContext, retry: Retry
     ) -> AsyncGenerator[pb.TurnEvent, None]:
         with seat as live:
             await context.send_initial_metadata((("turn-id", live.turn_id),))
-            events = self._watcher.events(live, after)
+            events = self._watcher.events(live, after, retry=retry)
             try:
                 async for event in events:
                     yield convert.event_to(session_id, event)
