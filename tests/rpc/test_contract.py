@@ -6,6 +6,7 @@ from chatsession.v1 import error_reason_pb2
 from google.api import annotations_pb2
 
 from service.domain import errors
+from service.rest.refusal import Reason
 from service.rpc.status import code_of, to_status
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ChatSessionService"]
@@ -90,3 +91,8 @@ def test_status_carries_what_a_program_needs() -> None:
 def test_a_repeat_that_cannot_help_has_no_delay() -> None:
     error = errors.SessionBusy("busy").of_send(errors.Committed.FALSE, errors.Retry.NO)
     assert [detail.TypeName() for detail in to_status(error).details] == ["google.rpc.ErrorInfo"]
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_reasons_of_the_rest_shim_are_in_the_contract(reason: Reason) -> None:
+    assert reason.value in error_reason_pb2.ErrorReason.DESCRIPTOR.values_by_name

@@ -1,0 +1,365 @@
+"""The HTTP listener: uvicorn's protocol with the bounds that it lacks.
+
+uvicorn waits without end for the head or the body of a request, takes heads of any size, and waits for open streams
+when it stops. Here each of these ends: see ListenerLimits. Errors below HTTP have the same JSON shape as all others.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Final
+
+from google.protobuf import descriptor_pool
+from google.rpc import code_pb2
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from service.rest.exchange import App
+from service.rest.refusal import Reason, Refusal, bad_request
+from service.rest.status import status_of
+from service.rest.transport import PatientTransport
+from service.rest.writer import Writer
+
+_log = logging.getLogger(__name__)
+
+_LAST_WORDS_S: Final = 1.0
+_PHRASES: Final = {
+    400: b"Bad Request",
+    408: b"Request Timeout",
+    431: b"Request Header Fields Too Large",
+    503: b"Service Unavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerLimits:
+    """Bounds on what one connection may cost.
+
+    max_head_bytes: request line and headers (431).
+    head_timeout_s: from the first byte of a request, or from connecting, to the end of its head (408).
+    body_timeout_s: from there to the end of its body (408).
+    keep_alive_s: silence between requests; longer than that of pooling clients, so that they close first.
+    write_timeout_s: how long a client may leave what it was sent unread; then the connection is aborted.
+    max_connections: more are answered 503 and closed.
+    max_pipelined: requests that may wait behind one that is being answered.
+    linger_s: how long, behind a refusal, what a client still sends is read and dropped, so that it sees the answer.
+    backlog: connections that the kernel holds before they are accepted.
+    """
+
+    max_head_bytes: int = 32 * 1024
+    head_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    keep_alive_s: float = 75.0
+    write_timeout_s: float = 30.0
+    max_connections: int = 20_000
+    max_pipelined: int = 16
+    linger_s: float = 2.0
+    backlog: int = 2048
+
+
+class _Refused(Exception):
+    """Raised inside the parser's callbacks to stop it."""
+
+
+class _Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self, limits: ListenerLimits, domain: str, config: Config, state: ServerState, on_lost: Callable[[], None]
+    ) -> None:
+        super().__init__(config, state, {})
+        self._on_lost = on_lost
+        self._limits = limits
+        self._domain = domain
+        self._refusal: Refusal | None = None
+        self._is_refused = False
+        self._head_is_open = False
+        self._body_is_open = False
+        self._head_bytes = 0
+        self._read_timer: asyncio.TimerHandle | None = None
+
+    # --- the connection ---
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._bounded = PatientTransport(transport, self._limits.write_timeout_s)
+        super().connection_made(self._bounded)  # type: ignore[arg-type]
+        if len(self.connections) > self._limits.max_connections:
+            self._refuse(
+                Refusal(503, code_pb2.UNAVAILABLE, Reason.OVERLOADED, "too many connections", retry_after_s=1.0)
+            )
+            return
+        self._expect(self._limits.head_timeout_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_nothing()
+        super().connection_lost(exc)
+        self._bounded.expect_nothing()
+        self._on_lost()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._bounded.expect_progress()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._bounded.expect_nothing()
+
+    # --- a request ---
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused or self.transport.is_closing():
+            return
+        was_head, was_busy = self._head_is_open, self._head_is_open or self._body_is_open
+        super().data_received(data)
+        if self._is_refused:
+            return
+        if was_head and self._head_is_open:  # the parser keeps a header until it is whole
+            self._head_bytes += len(data)
+            if self._head_bytes > self._limits.max_head_bytes:
+                self._refuse(self._head_too_large())
+                return
+        self._follow(was_busy)
+
+    def _follow(self, was_busy: bool) -> None:
+        """Time what is still to come of the request; a request that came whole never sets a timer."""
+        if self._head_is_open:
+            if not was_busy or self._read_timer is None:
+                self._expect(self._limits.head_timeout_s)
+        elif self._body_is_open:
+            if self._read_timer is None:
+                self._expect(self._limits.body_timeout_s)
+        else:
+            self._expect_nothing()
+
+    def _expect(self, within_s: float) -> None:
+        self._expect_nothing()
+        self._read_timer = self.loop.call_later(within_s, self._too_slow)
+
+    def _expect_nothing(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+
+    def _too_slow(self) -> None:
+        self._read_timer = None
+        if self.flow.read_paused or (self._head_is_open and self._is_busy()):  # it is us who are slow
+            self._expect(self._limits.body_timeout_s)
+            return
+        if not (self._head_is_open or self._body_is_open):
+            self.transport.close()
+            return
+        self._refuse(
+            Refusal(408, code_pb2.DEADLINE_EXCEEDED, Reason.REQUEST_TIMEOUT, "the request did not arrive in time")
+        )
+
+    def on_message_begin(self) -> None:
+        self._head_is_open = True
+        self._body_is_open = False
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._refusal = self._problem()
+        if self._refusal is not None:
+            raise _Refused
+        super().on_headers_complete()
+        self._head_is_open = False
+        self._body_is_open = True
+        self._expect_nothing()
+
+    def on_message_complete(self) -> None:
+        self._body_is_open = False
+        super().on_message_complete()
+
+    def _problem(self) -> Refusal | None:
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self._limits.max_head_bytes:
+            return self._head_too_large()
+        if len(self.pipeline) >= self._limits.max_pipelined:
+            return bad_request(Reason.INVALID_REQUEST, "too many pipelined requests")
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            return bad_request(Reason.INVALID_REQUEST, "a request must have one Host header")
+        return None
+
+    def _head_too_large(self) -> Refusal:
+        return Refusal(
+            431,
+            code_pb2.RESOURCE_EXHAUSTED,
+            Reason.HEADERS_TOO_LARGE,
+            f"request line and headers may have at most {self._limits.max_head_bytes} bytes",
+        )
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Serve the request without the upgrade; behind it the parser reads nothing more, so the connection ends."""
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    # --- refusing below HTTP ---
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that could not be parsed."""
+        self._refuse(self._refusal or bad_request(Reason.INVALID_REQUEST, "the request is not HTTP/1.1"))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer and close; if that would pass for the answer to another request, only close.
+
+        A connection that is closed with unread data resets, and the client may never see the answer. So only our side
+        is ended at first.
+        """
+        self._expect_nothing()
+        if self._is_refused or self.transport.is_closing():
+            return
+        self._is_refused = True
+        if not self._may_answer():
+            self.transport.close()
+            return
+        if self._is_busy():
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.write(_response(refusal, self._domain))
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self._read_timer = self.loop.call_later(self._limits.linger_s, self.transport.abort)
+
+    def _may_answer(self) -> bool:
+        """Whether the next answer is that to what is being received."""
+        if not self._is_busy():
+            return not self._body_is_open
+        return self._body_is_open and not self.cycle.response_started and not self.pipeline
+
+    def _is_busy(self) -> bool:
+        """Whether a request waits for its answer, or for the rest of it."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+
+def _response(refusal: Refusal, domain: str) -> bytes:
+    body = Writer(descriptor_pool.Default()).text(status_of(refusal, domain=domain)).encode()
+    head = [
+        b"HTTP/1.1 %d %b" % (refusal.http_status, _PHRASES[refusal.http_status]),
+        b"content-type: application/json",
+        b"content-length: %d" % len(body),
+        b"cache-control: no-store",
+        b"x-content-type-options: nosniff",
+        b"connection: close",
+    ]
+    if refusal.retry_after_s is not None:
+        head.append(b"retry-after: %d" % refusal.retry_after_s)
+    return b"\r\n".join((*head, b"", body))
+
+
+class Listener:
+    """Serves an ASGI application on a port.
+
+    port: 0 takes a free one; `port` tells which, once started.
+    domain: `ErrorInfo.domain` of errors below HTTP.
+    reuse_port: let several processes share the port.
+
+    Installs no signal handlers, and sends no lifespan events.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        limits: ListenerLimits = ListenerLimits(),
+        domain: str = "",
+        reuse_port: bool = False,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._limits = limits
+        self._domain = domain
+        self._reuse_port = reuse_port
+        self._state = ServerState()
+        self._config = Config(
+            app,
+            http=HttpToolsProtocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]
+        )
+        self._server: asyncio.Server | None = None
+        self._clock: asyncio.TimerHandle | None = None
+        self._empty = asyncio.Event()
+
+    async def start(self) -> None:
+        """Listen. Raises OSError if the address cannot be had."""
+        self._config.load()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: _Protocol(self._limits, self._domain, self._config, self._state, self._note_lost),
+            self.host,
+            self.port,
+            backlog=self._limits.backlog,
+            reuse_port=self._reuse_port or None,
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        self._tick()
+
+    def _tick(self) -> None:
+        """Renew the Date header, once a second."""
+        self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
+        self._clock = asyncio.get_running_loop().call_later(1.0, self._tick)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._state.connections)
+
+    async def wait_until_empty(self) -> None:
+        """Wait until no connection is open."""
+        while self._state.connections:
+            self._empty.clear()
+            await self._empty.wait()
+
+    def _note_lost(self) -> None:
+        if not self._state.connections:
+            self._empty.set()
+
+    async def stop(self, grace_s: float = 0.0) -> None:
+        """Stop listening, let open requests finish within the grace, then cancel and abort what is left.
+
+        Takes at most two seconds more than the grace.
+        """
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        await self._finish_tasks(grace_s)
+        await self._finish_connections()
+        if self._clock is not None:
+            self._clock.cancel()
+        await self._server.wait_closed()
+        self._server = None
+
+    async def _finish_tasks(self, grace_s: float) -> None:
+        tasks = set(self._state.tasks)
+        if tasks and grace_s > 0:
+            _, tasks = await asyncio.wait(tasks, timeout=grace_s)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LAST_WORDS_S)
+
+    async def _finish_connections(self) -> None:
+        """Let what is written be sent."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.wait_until_empty(), _LAST_WORDS_S)
+        for connection in list(self._state.connections):
+            connection.transport.abort()

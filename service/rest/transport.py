@@ -1,0 +1,48 @@
+"""A transport that does not wait for ever for its peer to read."""
+
+import asyncio
+
+
+class PatientTransport:
+    """Wraps a transport, and aborts it when the peer stops taking what is left for it, be it open or closing.
+
+    patience_s: how long nothing at all may be taken.
+    """
+
+    def __init__(self, transport: asyncio.Transport, patience_s: float) -> None:
+        self._transport = transport
+        self._patience_s = patience_s
+        self._unsent_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self.write = transport.write
+        self.write_eof = transport.write_eof
+        self.can_write_eof = transport.can_write_eof
+        self.is_closing = transport.is_closing
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+        self.get_extra_info = transport.get_extra_info
+        self.abort = transport.abort
+
+    def close(self) -> None:
+        """Close when all is sent."""
+        self._transport.close()
+        self.expect_progress()
+
+    def expect_progress(self) -> None:
+        """Abort unless some of what is unsent goes out in time, and again until all has gone."""
+        self.expect_nothing()
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+        if self._unsent_bytes:
+            self._timer = asyncio.get_running_loop().call_later(self._patience_s, self._check)
+
+    def expect_nothing(self) -> None:
+        """Stop watching."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check(self) -> None:
+        if self._transport.get_write_buffer_size() >= self._unsent_bytes:
+            self._transport.abort()
+        else:
+            self.expect_progress()

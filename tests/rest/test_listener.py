@@ -1,0 +1,372 @@
+"""The listener on a real port: the limits that servers under a transcoder lack (section 8 of the transcoding rules)."""
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from service.rest import Listener, ListenerLimits
+from tests.rest.kit import FakeInvoker, gallery_app, gallery_class
+from tests.rest.wire import IMPATIENT, connected, serving, wired
+
+OK = b"HTTP/1.1 200 OK"
+
+
+def _error(raw: bytes) -> tuple[int, Any]:
+    """Parse an error response that ends the connection."""
+    head, _, body = raw.partition(b"\r\n\r\n")
+    assert b"content-type: application/json" in head
+    assert b"connection: close" in head
+    return int(head.split()[1]), json.loads(body)
+
+
+async def test_serves_and_keeps_the_connection() -> None:
+    async with wired(gallery_app()) as wire:
+        for number in range(3):
+            await wire.post(f"/v1/things/{number}", b'{"stringValue":"x"}')
+            answer = await wire.answer()
+            assert (answer.status, answer.json["id"], answer.json["stringValue"]) == (200, str(number), "x")
+        assert "date" in answer.headers
+        assert "server" not in answer.headers
+
+
+async def test_gives_the_port_and_takes_a_taken_one_badly() -> None:
+    async with serving(gallery_app()) as listener:
+        assert listener.port > 0
+        with pytest.raises(OSError, match="in use"):
+            await Listener(gallery_app(), port=listener.port).start()
+
+
+async def test_stop_without_start() -> None:
+    await Listener(gallery_app()).stop()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param("", id="no-byte"),
+        pytest.param("GET /v1/things HT", id="half-a-request-line"),
+        pytest.param("GET /v1/things HTTP/1.1\r\nHost: h\r\nX-A: ", id="half-a-header"),
+    ],
+)
+async def test_a_head_that_does_not_come(sent: str) -> None:
+    async with wired(gallery_app(), IMPATIENT) as wire:
+        await wire.send(sent)
+        raw = await wire.closed()
+    if sent:
+        status, body = _error(raw)
+        assert (status, body["code"], body["details"][0]["reason"]) == (408, 4, "REQUEST_TIMEOUT")
+    else:
+        assert raw == b""
+
+
+async def test_a_head_that_drips() -> None:
+    async with wired(gallery_app(), IMPATIENT) as wire:
+        reading = asyncio.create_task(wire.closed())
+        for byte in b"GET /v1/things HTTP/1.1\r\nX-A: " + b"a" * 1000:
+            if reading.done():
+                break
+            await wire.send(bytes([byte]))
+            await asyncio.wait([reading], timeout=0.02)
+        assert _error(await reading)[0] == 408
+
+
+@pytest.mark.parametrize("length", ["Content-Length: 10\r\n", "Transfer-Encoding: chunked\r\n"])
+async def test_a_body_that_does_not_come(length: str) -> None:
+    invoker = FakeInvoker()
+    async with wired(gallery_app(invoker), IMPATIENT) as wire:
+        await wire.send(f"POST /v1/things HTTP/1.1\r\nHost: h\r\n{length}\r\n")
+        status, body = _error(await wire.closed())
+    assert (status, body["code"], body["details"][0]["domain"]) == (408, 4, "wire.test")
+    assert not invoker.calls
+
+
+async def test_a_slow_answer_is_not_a_slow_request() -> None:
+    go = asyncio.Event()
+    invoker = FakeInvoker(wait=go.wait)
+    async with wired(gallery_app(invoker), IMPATIENT) as wire:
+        await wire.post("/v1/things", b"{}")
+        await asyncio.wait_for(invoker.started.wait(), 5)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3 * IMPATIENT.body_timeout_s):
+                await wire.head()
+        go.set()
+        assert (await wire.answer()).status == 200
+
+
+async def test_an_idle_connection_is_closed_after_the_keep_alive() -> None:
+    async with wired(gallery_app(), IMPATIENT) as wire:
+        await wire.get("/v1/things")
+        assert (await wire.answer()).status == 200
+        assert await wire.closed() == b""
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param("GET /v1/things HTTP/1.1\r\nHost: h\r\nX-A: " + "a" * 5000 + "\r\n\r\n", id="one-long-header"),
+        pytest.param("GET /v1/things HTTP/1.1\r\n" + "X-A: a\r\n" * 1000 + "\r\n", id="many-headers"),
+        pytest.param("GET /v1/things?" + "a" * 5000 + " HTTP/1.1\r\nHost: h\r\n\r\n", id="long-url"),
+        pytest.param("GET /v1/things HTTP/1.1\r\nHost: h\r\nX-A: " + "a" * 300_000, id="endless-header"),
+    ],
+)
+async def test_heads_that_are_too_large(head: str) -> None:
+    async with wired(gallery_app(), IMPATIENT) as wire:
+        await wire.send(head)
+        status, body = _error(await wire.closed())
+    assert (status, body["code"], body["details"][0]["reason"]) == (431, 8, "HEADERS_TOO_LARGE")
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        pytest.param(
+            "POST /v1/things HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            id="length-and-chunked",
+        ),
+        pytest.param(
+            "POST /v1/things HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n",
+            id="chunked-and-length",
+        ),
+        pytest.param(
+            "POST /v1/things HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", id="two-lengths"
+        ),
+        pytest.param("POST /v1/things HTTP/1.1\r\nHost: h\r\nContent-Length: +2\r\n\r\n{}", id="signed-length"),
+        pytest.param(
+            "POST /v1/things HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+            id="chunked-not-last",
+        ),
+        pytest.param(
+            "POST /v1/things HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", id="bad-chunk-size"
+        ),
+        pytest.param("GET /v1/things HTTP/1.1\r\n\r\n", id="no-host"),
+        pytest.param("GET /v1/things HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", id="two-hosts"),
+        pytest.param("GET /v1/\xe9 HTTP/1.1\r\nHost: h\r\n\r\n", id="P15-raw-eight-bit"),
+        pytest.param("CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n", id="P15-authority"),
+        pytest.param("GET v1/things HTTP/1.1\r\nHost: h\r\n\r\n", id="P15-relative"),
+        pytest.param("GET /v1/things HTTP/1.1\r\nHost: h\r\nA b: c\r\n\r\n", id="bad-header-name"),
+        pytest.param("GET /v1/things HTTP/1.1\r\nHost: h\r\nA: b\x00c\r\n\r\n", id="nul-in-header"),
+        pytest.param("rubbish\r\n\r\n", id="rubbish"),
+        pytest.param("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", id="tls"),
+        pytest.param("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", id="http2"),
+    ],
+)
+async def test_requests_that_are_not_http(request_text: str) -> None:
+    invoker = FakeInvoker()
+    async with wired(gallery_app(invoker), IMPATIENT) as wire:
+        await wire.send(request_text)
+        status, body = _error(await wire.closed())
+    assert (status, body["code"], body["details"][0]["reason"]) == (400, 3, "INVALID_REQUEST")
+    assert not invoker.calls
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        pytest.param("http://other/v1/things/a%2Fb", "a/b", id="P15-absolute-form"),
+        pytest.param("/v1/things/a%2Fb", "a/b", id="P1-encoded-slash"),
+        pytest.param("/v1/things/%2e%2e", "..", id="P14-dots"),
+        pytest.param("/v1/things/a+b", "a+b", id="P11-plus"),
+    ],
+)
+async def test_targets_reach_the_shim_as_sent(target: str, path: str) -> None:
+    async with wired(gallery_app()) as wire:
+        await wire.get(target)
+        assert (await wire.answer()).json["id"] == path
+
+
+async def test_p15_asterisk_form() -> None:
+    async with wired(gallery_app()) as wire:
+        await wire.send("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n")
+        answer = await wire.answer()
+        assert (answer.status, answer.detail("ErrorInfo")["reason"]) == (400, "INVALID_URL")
+
+
+@pytest.mark.parametrize("target", ["//v1/things", "/v1/x/../things", "/v1//things", "/v1/./things"])
+async def test_p14_no_normalising(target: str) -> None:
+    async with wired(gallery_app()) as wire:
+        await wire.get(target)
+        assert (await wire.answer()).status in (404, 405)
+
+
+async def test_l1_a_large_body_is_answered_early_and_read_away() -> None:
+    async with wired(gallery_app()) as wire:
+        await wire.send("POST /v1/things HTTP/1.1\r\nHost: h\r\nContent-Length: 8000000\r\n\r\n")
+        answer = await wire.answer()
+        assert (answer.status, answer.headers["connection"]) == (413, "close")
+        for _ in range(80):
+            await wire.send(b" " * 100_000)
+        assert await wire.closed() == b""
+
+
+async def test_l1_a_chunked_body_is_counted() -> None:
+    async with wired(gallery_app()) as wire:
+        await wire.send("POST /v1/things HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(30):
+            await wire.send(b"%x\r\n" % 100_000, b" " * 100_000, b"\r\n")
+        assert (await wire.answer()).status == 413
+
+
+async def test_b5_a_small_unwanted_body_does_not_cost_the_connection() -> None:
+    async with wired(gallery_app()) as wire:
+        for target in ("/nope", "/v1/things/me"):
+            await wire.post(target, b"{}" * 1000)
+            assert (await wire.answer()).status in (404, 400)
+        await wire.get("/v1/things")
+        assert (await wire.answer()).status == 200
+
+
+async def test_expect_100_continue() -> None:
+    async with wired(gallery_app()) as wire:
+        await wire.send("POST /v1/things HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert (await wire.head()).status == 100
+        await wire.send("{}")
+        assert (await wire.answer()).status == 200
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    async with wired(gallery_app(), IMPATIENT) as wire:
+        await wire.send(*(f"GET /v1/things/{number} HTTP/1.1\r\nHost: h\r\n\r\n" for number in range(4)))
+        assert [(await wire.answer()).json["id"] for _ in range(4)] == ["0", "1", "2", "3"]
+
+
+async def test_too_many_pipelined_requests_end_the_connection() -> None:
+    invoker = FakeInvoker(wait=asyncio.Event().wait)
+    async with wired(gallery_app(invoker), IMPATIENT) as wire:
+        await wire.send("GET /v1/things HTTP/1.1\r\nHost: h\r\n\r\n" * 50)
+        assert await wire.closed() == b""
+    assert len(invoker.calls) <= 1
+
+
+@pytest.mark.parametrize("second", ["rubbish\r\n\r\n", "GET / HTTP/1.1\r\nHost: h\r\nX-A: " + "a" * 5000 + "\r\n\r\n"])
+async def test_a_bad_request_behind_another_never_passes_for_its_answer(second: str) -> None:
+    invoker = FakeInvoker(wait=asyncio.Event().wait)
+    async with wired(gallery_app(invoker), IMPATIENT) as wire:
+        await wire.get("/v1/things")
+        await asyncio.wait_for(invoker.started.wait(), 5)
+        await wire.send(second)
+        assert await wire.closed() == b""
+        await asyncio.wait_for(invoker.cancelled.wait(), 5)
+
+
+async def test_half_a_request_behind_another_does_not_end_it() -> None:
+    go = asyncio.Event()
+    invoker = FakeInvoker(wait=go.wait)
+    async with wired(gallery_app(invoker), IMPATIENT) as wire:
+        await wire.send("GET /v1/things HTTP/1.1\r\nHost: h\r\n\r\nGET /v1/th")
+        await asyncio.wait_for(invoker.started.wait(), 5)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3 * IMPATIENT.head_timeout_s):
+                await wire.head()
+        go.set()
+        assert (await wire.answer()).status == 200
+        assert _error(await wire.closed())[0] == 408
+
+
+async def test_a_large_body_before_the_next_head_is_not_counted_as_head() -> None:
+    body = b'{"stringValue":"' + b"x" * 50_000 + b'"}'
+    async with wired(gallery_app(), IMPATIENT) as wire:
+        for _ in range(3):
+            await wire.post("/v1/things", body)
+        await wire.get("/v1/things")
+        assert [(await wire.answer()).status for _ in range(4)] == [200] * 4
+
+
+async def test_an_unread_body_that_stops_coming_ends_the_connection_without_a_word() -> None:
+    async with wired(gallery_app(), IMPATIENT) as wire:
+        await wire.send("POST /nope HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n")
+        assert (await wire.answer()).status == 404
+        assert await wire.closed() == b""
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+async def test_upgrades_are_not_made(protocol: str) -> None:
+    async with wired(gallery_app()) as wire:
+        await wire.get("/v1/things", "Connection: Upgrade", f"Upgrade: {protocol}")
+        answer = await wire.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await wire.closed() == b""
+
+
+async def test_http_1_0() -> None:
+    async with wired(gallery_app()) as wire:
+        await wire.send("GET /v1/things HTTP/1.0\r\n\r\n")
+        answer = await wire.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await wire.closed() == b""
+
+
+async def test_too_many_connections() -> None:
+    async with serving(gallery_app(), ListenerLimits(max_connections=1)) as listener, connected(listener) as first:
+        await first.get("/v1/things")
+        assert (await first.answer()).status == 200
+        async with connected(listener) as second:
+            status, body = _error(await second.closed())
+        assert (status, body["code"], body["details"][0]["reason"]) == (503, 14, "OVERLOADED")
+        await first.get("/v1/things")
+        assert (await first.answer()).status == 200
+
+
+async def test_stop_lets_an_answer_finish_within_the_grace() -> None:
+    go = asyncio.Event()
+    invoker = FakeInvoker(wait=go.wait)
+    async with serving(gallery_app(invoker)) as listener, connected(listener) as busy, connected(listener) as idle:
+        await busy.get("/v1/things")
+        await asyncio.wait_for(invoker.started.wait(), 5)
+        stopping = asyncio.create_task(listener.stop(grace_s=5))
+        assert await idle.closed() == b""
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(listener.host, listener.port)
+        go.set()
+        answer = await busy.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        await asyncio.wait_for(stopping, 5)
+
+
+async def test_stop_lets_what_is_written_be_sent() -> None:
+    size = 10_000_000
+    invoker = FakeInvoker(gallery_class("Thing")(id="x" * size))
+    async with serving(gallery_app(invoker)) as listener, connected(listener) as wire:
+        await wire.get("/v1/things")
+        await wire.head()
+        stopping = asyncio.create_task(listener.stop(grace_s=1))
+        assert len(await wire.closed()) > size
+        await asyncio.wait_for(stopping, 5)
+
+
+async def test_stop_cancels_what_outlives_the_grace() -> None:
+    invoker = FakeInvoker(wait=asyncio.Event().wait)
+    async with serving(gallery_app(invoker)) as listener, connected(listener) as wire:
+        await wire.get("/v1/things")
+        await asyncio.wait_for(invoker.started.wait(), 5)
+        async with asyncio.timeout(5):
+            await listener.stop(grace_s=0.05)
+        assert invoker.cancelled.is_set()
+        assert OK not in await wire.closed()
+
+
+@pytest.mark.parametrize("headers", [(), ("Connection: close",)])
+async def test_a_reader_that_stalls_on_a_large_answer_is_cut(headers: tuple[str, ...]) -> None:
+    invoker = FakeInvoker(gallery_class("Thing")(id="x" * 20_000_000))
+    async with serving(gallery_app(invoker), IMPATIENT) as listener, connected(listener, limit=1) as wire:
+        await wire.get("/v1/things", *headers)
+        await asyncio.wait_for(invoker.started.wait(), 5)
+        await asyncio.wait_for(listener.wait_until_empty(), 10)
+
+
+async def test_a_reader_that_is_only_slow_gets_it_all() -> None:
+    size = 6_000_000
+    invoker = FakeInvoker(gallery_class("Thing")(id="x" * size))
+    async with serving(gallery_app(invoker), IMPATIENT) as listener:
+        sock = socket.create_connection((listener.host, listener.port))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        async with connected(listener, sock=sock, limit=10_000) as wire:
+            await wire.get("/v1/things", "Connection: close")
+            await wire.head()
+            read = 0
+            while data := await wire.reader.read(200_000):
+                read += len(data)
+                await asyncio.sleep(IMPATIENT.write_timeout_s / 100)
+            assert read > size

@@ -1,0 +1,233 @@
+"""The OpenAPI document: section 10 of the transcoding rules."""
+
+import json
+from typing import Any
+
+import pytest
+from google.api.http_pb2 import HttpRule
+from openapi_spec_validator import validate
+
+from service.rest.openapi import Document
+from service.rest.rules import rules_of
+from tests.rest.kit import compiled, gallery, service_with
+
+
+def document_of(service: Any, **options: Any) -> Any:
+    rules = rules_of([service])
+    return json.loads(Document(rules, title="T", version="1", **options).json())
+
+
+@pytest.fixture(scope="module")
+def document() -> Any:
+    return document_of(gallery(), source_info=compiled("gallery.proto"))
+
+
+def operations(document: Any) -> dict[str, Any]:
+    return {
+        operation["operationId"]: operation
+        for path in document["paths"].values()
+        for operation in path.values()
+        if "operationId" in operation
+    }
+
+
+def test_is_valid(document: Any) -> None:
+    validate(document)
+    assert document["openapi"] == "3.1.0"
+
+
+def test_is_valid_without_comments_and_when_lenient() -> None:
+    validate(document_of(gallery(), lenient=True))
+    validate(document_of(service_with(HttpRule(get="/a/{parent.parent.name=**}"), HttpRule(get="/b"))))
+
+
+def test_is_the_same_every_time() -> None:
+    rules = rules_of([gallery()])
+    first, second = (Document(rules, title="T", version="1", source_info=compiled("gallery.proto")) for _ in range(2))
+    assert first.json() == second.json()
+
+
+def test_has_every_binding_that_openapi_can_name(document: Any) -> None:
+    expected = [rule for rule in rules_of([gallery()]) if rule.http_method != "*"]
+    assert len(operations(document)) == len(expected)
+
+
+def test_operation_ids_name_service_method_and_binding(document: Any) -> None:
+    ids = operations(document)
+    assert {"Gallery_GetThing", "Gallery_GetThing_2", "Gallery_Watch", "Gallery_Watch_2"} <= set(ids)
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        pytest.param("/v1/things/{id}", ["id"], id="variable"),
+        pytest.param("/v1/things/{id}:cancel", ["id"], id="verb"),
+        pytest.param("/v1/shelves/{shelve}/books/{book}", ["shelve", "book"], id="pattern-is-spelled-out"),
+        pytest.param("/v1/parents/{parent.name}/things", ["parent.name"], id="dotted"),
+        pytest.param("/v1/numbers/{int32Value}", ["int32Value"], id="json-name"),
+        pytest.param("/v1/files/{stringValue}", ["stringValue"], id="many"),
+        pytest.param("/v1/any/{path}/tail", ["path"], id="many-without-a-name"),
+    ],
+)
+def test_paths(document: Any, path: str, names: list[str]) -> None:
+    for operation in document["paths"][path].values():
+        parameters = [parameter for parameter in operation["parameters"] if parameter["in"] == "path"]
+        assert [parameter["name"] for parameter in parameters] == names
+        assert all(parameter["required"] for parameter in parameters)
+
+
+def test_many_segments_are_marked(document: Any) -> None:
+    parameters = document["paths"]["/v1/files/{stringValue}"]["get"]["parameters"]
+    assert parameters[0]["x-multi-segment"] is True
+
+
+def test_templates_that_differ_in_names_share_a_path() -> None:
+    made = document_of(service_with(HttpRule(get="/a/{id}"), HttpRule(post="/a/{string_value}", body="*")))
+    assert list(made["paths"]) == ["/a/{id}"]
+    assert list(made["paths"]["/a/{id}"]) == ["get", "post"]
+    validate(made)
+
+
+def test_wildcards_get_names_of_their_own() -> None:
+    made = document_of(service_with(HttpRule(get="/a/*/b/*"), HttpRule(get="/c/{id=x/*/*}")))
+    assert list(made["paths"]) == ["/a/{segment}/b/{segment2}", "/c/x/{x}/{id}"]
+    validate(made)
+
+
+def test_query_parameters(document: Any) -> None:
+    parameters = {parameter["name"]: parameter for parameter in document["paths"]["/v1/things"]["get"]["parameters"]}
+    assert parameters["int64Value"]["schema"] == {"type": "string", "format": "int64", "pattern": "^-?[0-9]+$"}
+    assert parameters["strings"]["schema"] == {"type": "array", "items": {"type": "string"}}
+    assert parameters["kind"]["schema"] == {"$ref": "#/components/schemas/gallery.v1.Kind"}
+    assert parameters["parent.name"]["description"] == "Its name."
+    assert parameters["timeValue"]["schema"]["format"] == "date-time"
+    assert parameters["old"]["deprecated"] is True
+    assert "other-name" in parameters
+    assert not {"outputOnly", "labels", "value", "parents", "any", "parent"} & set(parameters)
+
+
+def test_query_parameters_leave_out_what_path_and_body_have(document: Any) -> None:
+    operation = document["paths"]["/v1/in/{id}"]["post"]
+    names = [parameter["name"] for parameter in operation["parameters"]]
+    assert names.count("id") == 1
+    assert not [name for name in names if name.startswith("parent")]
+    assert "parameters" not in document["paths"]["/v1/things"]["post"]
+
+
+def test_bodies(document: Any) -> None:
+    whole = document["paths"]["/v1/things"]["post"]["requestBody"]["content"]["application/json"]
+    assert whole["schema"] == {"$ref": "#/components/schemas/gallery.v1.Thing.Input"}
+    less = document["paths"]["/v1/things/{id}"]["post"]["requestBody"]["content"]["application/json"]
+    assert "id" not in less["schema"]["properties"]
+    field = document["paths"]["/v1/list/{id}"]["post"]
+    assert field["requestBody"]["content"]["application/json"]["schema"]["type"] == "array"
+    assert field["responses"]["200"]["content"]["application/json"]["schema"]["type"] == "array"
+    assert document["paths"]["/v1/upload"]["post"]["requestBody"]["content"] == {"*/*": {}}
+
+
+def test_what_is_sent_and_what_is_received(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    sent, received = schemas["gallery.v1.Thing.Input"], schemas["gallery.v1.Thing"]
+    assert "outputOnly" not in sent["properties"]
+    assert "inputOnly" not in received["properties"]
+    assert sent["properties"]["inputOnly"]["writeOnly"] is True
+    assert received["properties"]["outputOnly"]["readOnly"] is True
+    assert sent["additionalProperties"] is False
+    assert "int32Value" in received["required"]
+    assert "parent" not in received["required"]
+    assert schemas["gallery.v1.Part"] is not None
+
+
+def test_types(document: Any) -> None:
+    properties = document["components"]["schemas"]["gallery.v1.Thing"]["properties"]
+    expected = {
+        "int32Value": {"type": "integer", "format": "int32"},
+        "uint64Value": {"type": "string", "format": "uint64", "pattern": "^[0-9]+$"},
+        "boolValue": {"type": "boolean"},
+        "bytesValue": {"type": "string", "format": "byte", "contentEncoding": "base64"},
+        "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+        "byNumber": {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/gallery.v1.Parent"}},
+        "int64Wrapper": {"type": "string", "format": "int64", "pattern": "^-?[0-9]+$"},
+        "value": {},
+        "nullValue": {"type": "null"},
+        "thing": {"$ref": "#/components/schemas/gallery.v1.Thing"},
+    }
+    assert {name: properties[name] for name in expected} == expected
+
+
+def test_oneofs(document: Any) -> None:
+    sent = document["components"]["schemas"]["gallery.v1.Parent.Input"]
+    assert sent["allOf"] == [{"not": {"required": ["left", "right"]}}]
+    assert "At most one of `left`, `right`." in sent["description"]
+
+
+def test_comments(document: Any) -> None:
+    assert document["tags"] == [{"name": "Gallery", "description": "Shows things."}]
+    operation = document["paths"]["/v1/things/{id}"]["get"]
+    assert operation["summary"] == "Gets a thing"
+    assert operation["description"] == "Gets a thing. Nothing else.\n\nAt length."
+    kind = document["components"]["schemas"]["gallery.v1.Kind"]
+    assert kind["enum"] == ["KIND_UNSPECIFIED", "SMALL", "LARGE", "NEGATIVE"]
+    assert kind["description"] == "What a thing can be.\n\n- `KIND_UNSPECIFIED`: Not known.\n- `SMALL`: A small one."
+    assert document["components"]["schemas"]["gallery.v1.Thing"]["description"].startswith("All kinds of fields.")
+
+
+def test_errors(document: Any) -> None:
+    assert all(
+        operation["responses"]["default"] == {"$ref": "#/components/responses/Error"}
+        for operation in operations(document).values()
+    )
+    error = document["components"]["responses"]["Error"]
+    assert error["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/google.rpc.Status"}
+    assert "| 404 | 5 | NOT_FOUND |" in error["description"]
+
+
+def test_streams(document: Any) -> None:
+    responses = document["paths"]["/v1/watch"]["get"]["responses"]
+    content = responses["200"]["content"]
+    assert set(content) == {"text/event-stream", "application/x-ndjson"}
+    assert content["text/event-stream"]["schema"] == {"$ref": "#/components/schemas/gallery.v1.Event"}
+    assert [list(form["properties"]) for form in content["application/x-ndjson"]["schema"]["anyOf"]] == [
+        ["result"],
+        ["error"],
+        ["result", "done"],
+    ]
+    assert "event: done" in responses["200"]["description"]
+    assert "204" in responses
+    assert document["paths"]["/v1/watch/file"]["get"]["responses"]["200"]["content"].keys() == {"*/*"}
+
+
+def test_3_2_describes_one_record() -> None:
+    made = document_of(gallery(), openapi_version="3.2.0")
+    content = made["paths"]["/v1/watch"]["get"]["responses"]["200"]["content"]
+    assert made["openapi"] == "3.2.0"
+    assert [list(form) for form in content.values()] == [["itemSchema"], ["itemSchema"]]
+
+
+def test_literals_stay_encoded() -> None:
+    assert list(document_of(service_with(HttpRule(get="/a%2Fb:c")))["paths"]) == ["/a%2Fb:c"]
+
+
+def test_examples_can_be_given() -> None:
+    made = document_of(gallery(), examples={"gallery.v1.Gallery.CreateThing": {"id": "x"}})
+    assert made["paths"]["/v1/things"]["post"]["requestBody"]["content"]["application/json"]["example"] == {"id": "x"}
+
+
+def test_every_reference_leads_somewhere(document: Any) -> None:
+    found: list[str] = []
+
+    def collect(value: Any) -> None:
+        if isinstance(value, dict):
+            found.extend([value["$ref"]] if "$ref" in value else [])
+            for item in value.values():
+                collect(item)
+        elif isinstance(value, list):
+            for item in value:
+                collect(item)
+
+    collect(document)
+    for reference in found:
+        target = document
+        for step in reference.removeprefix("#/").split("/"):
+            target = target[step]
+    assert found
