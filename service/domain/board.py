@@ -22,6 +22,7 @@ class TurnBoard:
     def __init__(self, store: SessionStore, *, limits: TurnLimits) -> None:
         self.tasks = TaskOwner()
         self.is_draining = False
+        self._is_handing_over = False
         self._store = store
         self._limits = limits
         self._live: dict[tuple[str, str], LiveTurn] = {}
@@ -35,6 +36,8 @@ class TurnBoard:
         if (older := self._runners.get(key)) is not None:
             older.stop(Stop.LEASE_LOST)
         self._runners[key] = runner
+        if self._is_handing_over:
+            runner.stop(Stop.HAND_OVER)
         if cancels_when_deserted(runner.live):
             runner.stop(Stop.CANCEL)
 
@@ -158,13 +161,18 @@ class TurnBoard:
         """Ask the owner, here or elsewhere, to end the turn (step 12)."""
         turn_id = running.turn.turn_id
         runner = self._runners.get((session.uid, turn_id))
-        if runner is not None:
-            runner.stop(Stop.CANCEL)
-        else:
+        if runner is None or not runner.stop(Stop.CANCEL):
+            # Elsewhere, or on its way there: who has the turn next sees the request in the document.
             await settle(
                 lambda: self._store.request_cancel(session.session_id, session.uid, turn_id),
                 patience_s=deadline.remaining_s(self._limits.lease_s),
             )
+
+    def hand_over(self) -> None:
+        """Give every turn that still runs here up to the other processes, and those that are accepted late."""
+        self._is_handing_over = True
+        for runner in self.runners():
+            runner.stop(Stop.HAND_OVER)
 
     def drain(self) -> None:
         """Let everybody who waits see that this process is stopping."""

@@ -82,12 +82,14 @@ class TurnRunner:
         self._done = asyncio.Event()
         self.is_running = True
 
-    def stop(self, why: Stop) -> None:
-        """End the model's answer now; what follows depends on `why`. The first reason counts."""
-        if self._stop is None and self.is_running:
-            self._stop = why
-            if self._scope is not None and not self._scope.expired():
-                self._scope.reschedule(self._loop.time())
+    def stop(self, why: Stop) -> bool:
+        """End the model's answer now; what follows depends on `why`. False if too late: the first reason counts."""
+        if self._stop is not None or not self.is_running:
+            return self._stop is why
+        self._stop = why
+        if self._scope is not None and not self._scope.expired():
+            self._scope.reschedule(self._loop.time())
+        return True
 
     def done(self) -> None:
         """Say that the task of this runner has nothing more to do."""

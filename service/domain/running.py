@@ -12,7 +12,7 @@ from service.domain.errors import StoreUnavailable, StoreUncertain
 from service.domain.live import LiveTurn, Seat
 from service.domain.log import Log
 from service.domain.ports import ChatModel, ContextMessage, SessionStore
-from service.domain.runner import Stop, TurnLimits, TurnRunner, archive
+from service.domain.runner import TurnLimits, TurnRunner, archive
 from service.domain.settle import settle
 
 _ARCHIVED_KEPT = 10_000
@@ -185,8 +185,7 @@ class TurnRunners:
         """
         self._board.drain()
         await self._board.tasks.wait(grace_s, hurried)
-        for runner in self._board.runners():
-            runner.stop(Stop.HAND_OVER)
+        self._board.hand_over()
         if not await self._board.tasks.wait(self._limits.lease_s):
             self._log.warning("turns left to their leases", count=len(self._board.runners()))
         await self._board.tasks.cancel()
