@@ -6,23 +6,26 @@ import os
 import signal
 import sys
 
+# Before grpc is loaded: what it has to say of a port in use, our own line says.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 import uvloop
 
 from service import logs
 from service.config import Config, ConfigError, read_config
 from service.wiring import Service, StartError
-from service.workers import supervise
-
-_WORKER_ENV = "CHATSESSION_WORKER"
+from service.workers import WORKER_ENV, supervise
 
 
 def main() -> int:
     """Return the exit code: 0 after a stop that was asked for, 1 if a part could not start, 2 for a wrong setting."""
     try:
         config = read_config()
-        if config.workers > 1 and _WORKER_ENV not in os.environ:
-            return supervise(config.workers, _WORKER_ENV, grace_s=config.stop_grace_seconds)
+        if config.workers > 1 and WORKER_ENV not in os.environ:
+            return supervise(config.workers, grace_s=config.stop_grace_seconds)
         return uvloop.run(_serve(config))
+    except KeyboardInterrupt:  # before the signal handlers are there
+        return 130
     except (ConfigError, StartError) as exc:
         print(f"chat-session-service: {exc}", file=sys.stderr)
         return 2 if isinstance(exc, ConfigError) else 1
@@ -39,6 +42,14 @@ async def _serve(config: Config) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    if WORKER_ENV in os.environ:
+        supervisor = int(os.environ[WORKER_ENV])
+
+        def on_supervisor_gone() -> None:
+            loop.remove_reader(supervisor)
+            on_signal()
+
+        loop.add_reader(supervisor, on_supervisor_gone)
     await service.start()
     try:
         await stop.wait()

@@ -15,7 +15,7 @@ def _check_address(value: str) -> str:
     """host:port, an IPv6 host in brackets; port 0 lets the system choose."""
     try:
         parts = urlsplit(f"//{value}")
-        valid = bool(parts.hostname) and parts.port is not None and parts.path == ""
+        valid = bool(parts.hostname) and parts.port is not None and parts.path == "" and "@" not in value
     except ValueError:
         valid = False
     if not valid:
@@ -27,6 +27,23 @@ def _check_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be an http or https address")
+    if parts.port == 0:  # also raises ValueError for one that is no number
+        raise ValueError("must have a port above 0")
+    return value
+
+
+def _check_origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        parts = urlsplit(_check_url(value))
+        if parts.path or parts.query or parts.username is not None:
+            raise ValueError("must be origins, such as https://chat.example.com")
+    return values
+
+
+def _check_key(value: SecretStr) -> SecretStr:
+    key = value.get_secret_value()
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("has characters that a header cannot carry")
     return value
 
 
@@ -65,7 +82,7 @@ class Config(BaseSettings):
     )
     sqlite_path: str = Field("chatsession.db", min_length=1, description="file of the SQLite store, or `:memory:`")
     store_timeout_seconds: Seconds = Field(5.0, description="longest time for one operation of the store")
-    openai_api_key: SecretStr | None = Field(
+    openai_api_key: Annotated[SecretStr, AfterValidator(_check_key)] | None = Field(
         None, description="key for the model provider; without it and OPENAI_BASE_URL the demo model answers"
     )
     openai_base_url: Annotated[str, AfterValidator(_check_url)] | None = Field(
@@ -103,9 +120,9 @@ class Config(BaseSettings):
         30.0, description="time for running turns to end at SIGTERM or SIGINT; the rest is handed over"
     )
     workers: int = Field(1, ge=1, le=64, description="processes that share the two ports")
-    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)] = Field(
-        (), description="origins whose pages may call REST, comma-separated; empty = none"
-    )
+    cors_origins: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_split_commas), AfterValidator(_check_origins)
+    ] = Field((), description="origins whose pages may call REST, comma-separated; empty = none")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Annotated[Literal["json", "console"] | None, BeforeValidator(_none_if_empty)] = Field(
         None, description="`json` or `console`; not set = console on a terminal, else json"
@@ -138,3 +155,9 @@ def split_address(address: str) -> tuple[str, int]:
     """Return host and port of an address that was checked."""
     parts = urlsplit(f"//{address}")
     return parts.hostname or "", parts.port or 0
+
+
+def join_address(address: str, port: int) -> str:
+    """Return the address with the port that it got; an IPv6 host in brackets."""
+    host, _ = split_address(address)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

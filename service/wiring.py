@@ -11,7 +11,7 @@ import grpc
 from chatsession.v1 import chat_session_pb2 as pb
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from service.config import Config, ConfigError, split_address
+from service.config import Config, ConfigError, join_address, split_address
 from service.domain.entities import utc_now
 from service.domain.history import History
 from service.domain.log import Log
@@ -23,16 +23,22 @@ from service.domain.turns import Turns
 from service.llm.demo import DemoServer
 from service.llm.openai import Limits, OpenAIModel
 from service.llm.retrying import RetryingModel
+from service.rest import Limits as RestLimits
 from service.rest import Listener, RestApp
 from service.rpc.health import Readiness
 from service.rpc.inprocess import InProcessInvoker
-from service.rpc.pipeline import CallLimits, Handlers, build_handlers
+from service.rpc.pipeline import SERVICE_NAME, CallLimits, Handlers, build_handlers
 from service.rpc.server import build_server
 from service.rpc.servicer import ChatSessionServicer
 from service.rpc.status import DOMAIN
 
 _CONTRACT = Path(__file__).parent / "rpc" / "contract.binpb"
-_LAST_CALLS_S = 5.0
+# For calls that have their answer, to get it out. Health watches last until then.
+_LAST_CALLS_S = 2.0
+
+
+_SEND_EXAMPLE = {"sessionId": "the sessionId that POST /session answered", "message": "Hello"}
+_EXAMPLES = {f"{SERVICE_NAME}.{method}": _SEND_EXAMPLE for method in ("SendMessage", "StreamMessage")}
 
 
 class StartError(Exception):
@@ -105,8 +111,8 @@ class Service:
         self._background.start(self._turns.reaper.run())
         self._log.info(
             "serving",
-            grpc=f"{split_address(config.grpc_address)[0]}:{self.grpc_port}",
-            http=f"http://{split_address(config.http_address)[0]}:{self.http_port}",
+            grpc=join_address(config.grpc_address, self.grpc_port),
+            http=f"http://{join_address(config.http_address, self.http_port)}",
             health=self._readiness.status(""),
         )
 
@@ -217,6 +223,12 @@ def build_rest_app(config: Config, invoker: InProcessInvoker, ready: Callable[[s
         source_info=FileDescriptorSet.FromString(_CONTRACT.read_bytes()),
         event_id=_cursor_of,
         ready=ready,
+        examples=_EXAMPLES,
+        limits=RestLimits(
+            unary_timeout_s=config.unary_timeout_seconds,
+            stream_timeout_s=config.stream_timeout_seconds,
+            heartbeat_s=config.heartbeat_seconds,
+        ),
         cors_origins=config.cors_origins,
     )
 

@@ -1,4 +1,8 @@
-"""Several processes on the same two ports: starts them, passes signals on, and starts one again that was lost."""
+"""Several processes on the same two ports: starts them, passes signals on, and starts one again that was lost.
+
+Each worker has the reading end of a pipe whose writing end only the supervisor holds: when that ends, however it ends,
+the worker sees it and stops too.
+"""
 
 import os
 import signal
@@ -11,7 +15,11 @@ _POLL_S = 0.2
 _KILL_AFTER_GRACE_S = 30.0
 
 
-def supervise(count: int, marker_env: str, *, grace_s: float) -> int:
+WORKER_ENV = "CHATSESSION_WORKER_PIPE"
+"""In a worker: the number of the file descriptor that ends when the supervisor does."""
+
+
+def supervise(count: int, *, grace_s: float) -> int:
     """Run `count` workers until SIGTERM or SIGINT; return the exit code.
 
     A worker that ends with an error before any has run for a while ends all: its setting is wrong for the others too.
@@ -19,7 +27,8 @@ def supervise(count: int, marker_env: str, *, grace_s: float) -> int:
     signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: signals.append(received))
-    workers = {index: _start(index, marker_env) for index in range(count)}
+    pipe, _held = os.pipe()
+    workers = {index: _start(pipe) for index in range(count)}
     started = {index: time.monotonic() for index in workers}
     code = 0
     try:
@@ -33,17 +42,20 @@ def supervise(count: int, marker_env: str, *, grace_s: float) -> int:
                     signals.append(signal.SIGTERM)
                     break
                 time.sleep(_RESTART_DELAY_S)
-                workers[index] = _start(index, marker_env)
+                workers[index] = _start(pipe)
                 started[index] = time.monotonic()
     finally:
         _stop(list(workers.values()), signals, grace_s)
     return code
 
 
-def _start(index: int, marker_env: str) -> subprocess.Popen[bytes]:
+def _start(pipe: int) -> subprocess.Popen[bytes]:
     # A session of its own, so that Ctrl-C reaches the workers once, from here.
     return subprocess.Popen(
-        [sys.executable, "-m", "service"], env={**os.environ, marker_env: str(index)}, start_new_session=True
+        [sys.executable, "-m", "service"],
+        env={**os.environ, WORKER_ENV: str(pipe)},
+        pass_fds=(pipe,),
+        start_new_session=True,
     )
 
 

@@ -88,7 +88,7 @@ def refuse_unbuilt(path: str, message: ProtoMessage, fields: Sequence[str]) -> N
     """Refuse fields that are in the contract and not yet in this server, by name."""
     for field, _ in message.ListFields():
         if field.name in fields:
-            raise InvalidField(f"{path}{field.name}", "is not supported by this server yet")
+            raise InvalidField(f"{path}{field.name}", "is not supported in this call yet")
 
 
 def _known(field: str, number: Any, table: Mapping[Any, T]) -> T:

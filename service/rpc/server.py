@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import _async as reflection_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -39,6 +41,7 @@ def build_server(handlers: Handlers, health_servicer: Any, *, reuse_port: bool) 
 
 def _add_reflection(server: grpc.aio.Server, names: Sequence[str]) -> None:
     """Register reflection as v1alpha, which the library knows, and as v1, whose messages are the same on the wire."""
+    _describe_reflection_v1()
     reflection.enable_server_reflection(names, server)
     servicer = reflection_aio.ReflectionServicer(names)
     handler = grpc.stream_stream_rpc_method_handler(
@@ -49,3 +52,19 @@ def _add_reflection(server: grpc.aio.Server, names: Sequence[str]) -> None:
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": handler}),)
     )
+
+
+def _describe_reflection_v1() -> None:
+    """Put v1's file into the pool, made of v1alpha's, so that reflection can describe itself too."""
+    file = FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(file)
+    file.name, file.package = file.name.replace("v1alpha", "v1"), file.package.replace("v1alpha", "v1")
+    for message in file.message_type:
+        for field in message.field:
+            if field.type_name:
+                field.type_name = field.type_name.replace(".v1alpha.", ".v1.")
+    for service in file.service:
+        for method in service.method:
+            method.input_type = method.input_type.replace(".v1alpha.", ".v1.")
+            method.output_type = method.output_type.replace(".v1alpha.", ".v1.")
+    descriptor_pool.Default().Add(file)

@@ -17,7 +17,7 @@ from service.rpc import convert
 from service.rpc.context import CallContext
 
 _UNBUILT_OF_CREATE = ("session_id", "request_id")
-_UNBUILT_OF_SESSION = ("expire_time", "ttl", "idle_ttl")
+_UNBUILT_OF_SESSION = ("session_id", "expire_time", "ttl", "idle_ttl", "etag")
 _LAST_EVENT_ID = "last-event-id"
 
 
@@ -34,8 +34,6 @@ class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
         is_full = convert.wants_full(request.view)
         convert.refuse_unbuilt("", request, _UNBUILT_OF_CREATE)
         convert.refuse_unbuilt("session.", request.session, _UNBUILT_OF_SESSION)
-        if request.session.session_id:
-            convert.refuse_unbuilt("session.", request.session, ("session_id",))
         session = await self._sessions.create(
             _principal(context),
             title=request.session.title,
