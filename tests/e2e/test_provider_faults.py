@@ -1,0 +1,238 @@
+"""What callers see of a model provider that fails, and that their sessions go on.
+
+The provider is a demo server in this process; the service reaches it as it would OpenAI, by OPENAI_BASE_URL.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from service.llm.demo import DemoServer
+from service.llm.tally import message_key
+from tests.e2e.faces import Face, Refused, check_refused, connect
+from tests.e2e.starting import free_port
+from tests.support.server import ServerProcess, running_server
+
+module_loop = pytest.mark.asyncio(loop_scope="module")
+
+_LIMITS = {
+    "CONNECT_TIMEOUT_SECONDS": "1",
+    "FIRST_TOKEN_TIMEOUT_SECONDS": "0.5",
+    "STALL_TIMEOUT_SECONDS": "0.5",
+    "MODEL_ATTEMPTS": "2",
+}
+_WITHIN_S = 6.0
+_THREE_WORDS = "word1 word2 word3 "
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A model that fails before it says anything, and what its caller is told."""
+
+    model: str
+    code: str
+    reason: str
+
+
+_FAULTS = {
+    "rate limit": Fault("demo/error-429:retry_after_s=0,retry_after_ms=50", "RESOURCE_EXHAUSTED", "MODEL_RATE_LIMITED"),
+    "rate limit with a long wait": Fault("demo/error-429:retry_after_s=60", "RESOURCE_EXHAUSTED", "MODEL_RATE_LIMITED"),
+    "quota": Fault("demo/error-429-quota", "RESOURCE_EXHAUSTED", "MODEL_QUOTA_EXHAUSTED"),
+    "500": Fault("demo/error-500", "UNAVAILABLE", "MODEL_UNAVAILABLE"),
+    "reset before an answer": Fault("demo/reset:chunks=0", "UNAVAILABLE", "MODEL_UNAVAILABLE"),
+    "silence": Fault("demo/silent", "DEADLINE_EXCEEDED", "MODEL_TIMEOUT"),
+    "silence behind the head": Fault("demo/silent:head=1", "DEADLINE_EXCEEDED", "MODEL_TIMEOUT"),
+    "signs of life and no words": Fault("demo/silent:alive_ms=100", "DEADLINE_EXCEEDED", "MODEL_TIMEOUT"),
+    "HTML": Fault("demo/html", "INTERNAL", "MODEL_INVALID_RESPONSE"),
+    "JSON of another kind": Fault("demo/no-choices", "INTERNAL", "MODEL_INVALID_RESPONSE"),
+    "an event that is no JSON": Fault("demo/bad-json:chunks=0", "INTERNAL", "MODEL_INVALID_RESPONSE"),
+    "key refused in the answer": Fault("demo/error-401", "INTERNAL", "MODEL_AUTHENTICATION_FAILED"),
+    "unknown model": Fault("demo/no-such-model", "FAILED_PRECONDITION", "MODEL_REFUSED_REQUEST"),
+    "bad request": Fault("demo/error-400", "FAILED_PRECONDITION", "MODEL_REFUSED_REQUEST"),
+    "context too long": Fault("demo/error-context", "FAILED_PRECONDITION", "CONTEXT_TOO_LONG"),
+}
+_RETRIED = {"MODEL_RATE_LIMITED", "MODEL_UNAVAILABLE", "MODEL_TIMEOUT", "MODEL_INVALID_RESPONSE"}
+
+# Models that break off after three words.
+_BROKEN_OFF = {
+    "stall": "demo/stall:chunks=3",
+    "stall with signs of life": "demo/stall:chunks=3,alive_ms=100",
+    "clean cut": "demo/cut:chunks=3",
+    "cut in the middle of HTTP": "demo/cut:chunks=3,abrupt=1",
+    "cut with RST": "demo/reset:chunks=3,delay_ms=20",
+    "error in the stream": "demo/error-after:chunks=3",
+    "an event that is no JSON": "demo/bad-json:chunks=3",
+}
+
+
+async def send_whole(face: Face, session_id: str, message: str, model: str) -> str:
+    return await face.send(session_id, message, model)
+
+
+async def send_streamed(face: Face, session_id: str, message: str, model: str) -> str:
+    """Send over a stream; checks that it is told of the end before it is told of the failure."""
+    text, turn = "", {}
+    try:
+        async for event in face.stream(session_id, message, model):
+            text += event.get("delta", {}).get("text", "")
+            turn = event.get("ended", {}).get("turn", {})
+    finally:
+        assert turn, "no event told of the end"
+    assert turn["response"] == text
+    return text
+
+
+Way = Callable[[Face, str, str, str], Awaitable[str]]
+either_way = pytest.mark.parametrize("way", [send_whole, send_streamed])
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def provider() -> AsyncIterator[DemoServer]:
+    demo = DemoServer()
+    await demo.start()
+    yield demo
+    await demo.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def server(provider: DemoServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServerProcess]:
+    settings = {"OPENAI_BASE_URL": provider.base_url, **_LIMITS}
+    async with running_server(tmp_path_factory.mktemp("faults"), **settings) as server, connect("grpc", server) as face:
+        # From here on the SDK is loaded, and a limit in a test is the limit of the fault.
+        await face.send(await face.create(), "hi")
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="module", params=["grpc", "rest"])
+async def face(request: pytest.FixtureRequest, server: ServerProcess) -> AsyncIterator[Face]:
+    async with connect(request.param, server) as face:
+        yield face
+
+
+async def context_of_next(face: Face, session_id: str) -> list[tuple[str, str]]:
+    """Send a message that is answered, and return what the model was given before it."""
+    *before, last = json.loads(await face.send(session_id, "what do you see?", "demo/context"))
+    assert last == {"role": "user", "content": "what do you see?"}
+    return [(message["role"], message["content"]) for message in before]
+
+
+def states_of(turns: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(message["role"], message["turnState"]) for message in turns]
+
+
+@module_loop
+@either_way
+@pytest.mark.parametrize("fault", _FAULTS.values(), ids=_FAULTS)
+async def test_a_fault_before_the_answer_fails_the_turn_and_not_the_session(face: Face, way: Way, fault: Fault) -> None:
+    session_id = await face.create()
+    first = await face.send(session_id, "first")
+    async with asyncio.timeout(_WITHIN_S):
+        with pytest.raises(Refused) as caught:
+            await way(face, session_id, "lost", fault.model)
+    check_refused(caught.value, fault.code, fault.reason)
+    assert caught.value.metadata["committed"] == "true"
+    assert caught.value.metadata["retry"] == ("NEW_REQUEST_ID" if fault.reason in _RETRIED else "NO")
+    assert (caught.value.retry_delay_s is not None) == (fault.reason in _RETRIED)
+    assert states_of(await face.turns(session_id)) == [
+        ("user", "COMPLETED"),
+        ("assistant", "COMPLETED"),
+        ("user", "FAILED"),
+    ]
+    assert (await face.history(session_id))[-1] == ("user", "lost")
+    assert await context_of_next(face, session_id) == [("user", "first"), ("assistant", first)]
+
+
+@module_loop
+@either_way
+@pytest.mark.parametrize("model", _BROKEN_OFF.values(), ids=_BROKEN_OFF)
+async def test_an_answer_that_breaks_off_is_kept(face: Face, way: Way, model: str) -> None:
+    session_id = await face.create()
+    async with asyncio.timeout(_WITHIN_S):
+        assert await way(face, session_id, "hi", model) == _THREE_WORDS
+    turns = await face.turns(session_id)
+    assert states_of(turns) == [("user", "INCOMPLETE"), ("assistant", "INCOMPLETE")]
+    assert await context_of_next(face, session_id) == [("user", "hi"), ("assistant", _THREE_WORDS)]
+
+
+@module_loop
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("demo/stall:chunks=3", "PROVIDER_CUT"),
+        ("demo/cut:chunks=3", "PROVIDER_CUT"),
+        ("demo/length:chunks=3", "MAX_OUTPUT_TOKENS"),
+        ("demo/filter:chunks=3", "CONTENT_FILTER"),
+    ],
+)
+async def test_a_stream_says_why_the_answer_is_not_whole(face: Face, model: str, reason: str) -> None:
+    events = [event async for event in face.stream(await face.create(), "hi", model)]
+    turn = events[-1]["ended"]["turn"]
+    assert (turn["state"], turn["finishReason"], turn["response"]) == ("INCOMPLETE", reason, _THREE_WORDS)
+
+
+@module_loop
+async def test_a_provider_that_fails_once_is_asked_again(face: Face, provider: DemoServer) -> None:
+    session_id = await face.create()
+    message = f"for {session_id}"
+    assert "Hello!" in await face.send(session_id, message, "demo/flaky:fail=1")
+    assert provider.tally.by_message[message_key(message)] == 2
+    assert [state for _, state in states_of(await face.turns(session_id))] == ["COMPLETED"] * 2
+
+
+@module_loop
+async def test_no_error_holds_the_providers_own_text(face: Face) -> None:
+    with pytest.raises(Refused) as caught:
+        await face.send(await face.create(), "hi", "demo/error-500")
+    assert "scripted" not in caught.value.text
+
+
+@module_loop
+async def test_one_failing_session_does_not_hold_up_another(face: Face) -> None:
+    silent, well = await face.create(), await face.create()
+    waiting = asyncio.ensure_future(face.send(silent, "hi", "demo/silent"))
+    assert "Hello!" in await face.send(well, "hi")
+    with pytest.raises(Refused):
+        await waiting
+
+
+async def test_a_wrong_key_is_told_and_a_right_one_mends_the_session(tmp_path: Path) -> None:
+    demo = DemoServer()
+    settings = {"OPENAI_BASE_URL": await demo.start(), **_LIMITS}
+    async with (
+        running_server(tmp_path, OPENAI_API_KEY="wrong", **settings) as server,
+        connect("rest", server) as face,
+    ):
+        session_id = await face.create()
+        async with asyncio.timeout(_WITHIN_S):
+            with pytest.raises(Refused) as caught:
+                await face.send(session_id, "lost")
+    check_refused(caught.value, "INTERNAL", "MODEL_AUTHENTICATION_FAILED")
+    assert caught.value.metadata["retry"] == "NO"
+    async with (
+        running_server(tmp_path, OPENAI_API_KEY="right", **settings) as server,
+        connect("rest", server) as face,
+    ):
+        assert await context_of_next(face, session_id) == []
+        assert (await face.history(session_id))[0] == ("user", "lost")
+    await demo.stop()
+
+
+async def test_a_provider_that_is_not_there_is_told_and_may_come(tmp_path: Path) -> None:
+    port = free_port()
+    settings = {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", **_LIMITS}
+    async with running_server(tmp_path, **settings) as server, connect("grpc", server) as face:
+        session_id = await face.create()
+        async with asyncio.timeout(_WITHIN_S):
+            with pytest.raises(Refused) as caught:
+                await face.send(session_id, "lost")
+        check_refused(caught.value, "UNAVAILABLE", "MODEL_UNAVAILABLE")
+        demo = DemoServer(port=port)
+        await demo.start()
+        assert await context_of_next(face, session_id) == []
+        await demo.stop()
