@@ -30,9 +30,7 @@ def test_row_tells_default_and_meaning(name: str) -> None:
     assert ROWS[name.upper()] == (shown_default(name), Config.model_fields[name].description)
 
 
-@pytest.mark.parametrize(
-    "path", [README_PATH for README_PATH in ("README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))]
-)
+@pytest.mark.parametrize("path", ["README.md", *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))])
 def test_links_lead_somewhere(path: str) -> None:
     folder = (ROOT / path).parent
     links = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / path).read_text())

@@ -36,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("wheel")
     skipped = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
     source = shutil.copytree(PROJECT, directory / "source", ignore=skipped)
-    built = pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(directory), str(source))
+    built = pip("wheel", "--no-deps", "--wheel-dir", str(directory), str(source))
     assert built.returncode == 0, built.stderr
     return next(directory.glob("*.whl"))
 
