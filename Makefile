@@ -6,7 +6,8 @@ GENERATED := clients/python/src
 IMAGE := service/rpc/contract.binpb
 OTHERS := clients/go/gen clients/node/src/gen
 RELEASED := protos/released.binpb
-PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist worksteal
+# Most tests wait more than they work, so three at once suit two cores as well.
+PYTEST_ARGS ?= -n 3 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test check lint format typecheck proto check-proto breaking release-contract lock clean

@@ -11,6 +11,8 @@ from typing import Any, Self
 
 import bson
 
+from tests.support.proxy import accepted_are_served
+
 _OP_MSG = 2013
 _HEADER = struct.Struct("<iiii")
 _LAST_ANSWER_S = 5.0
@@ -91,6 +93,7 @@ class MongoProxy:
         server, self._server = self._server, None
         if server:
             server.close()
+            await accepted_are_served()
         connections = list(self._connections)
         for connection in connections:
             connection.cut()

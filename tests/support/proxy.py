@@ -7,6 +7,8 @@ from types import TracebackType
 from typing import Self
 
 _CHUNK_BYTES = 65536
+# asyncio takes about four turns of the loop from accept to the first step of the callback.
+_TURNS_TO_A_TASK = 8
 
 
 class Proxy:
@@ -45,6 +47,7 @@ class Proxy:
         server, self._server = self._server, None
         if server:
             server.close()
+            await accepted_are_served()
         self.cut()
         # Until the tasks are gone a client could still be served.
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -116,6 +119,12 @@ class Proxy:
                 await sink.drain()
         sink.transport.abort()
         back.transport.abort()
+
+
+async def accepted_are_served() -> None:
+    """Let connections that the system has just accepted get their tasks, so that nobody closes the loop over them."""
+    for _ in range(_TURNS_TO_A_TASK):
+        await asyncio.sleep(0)
 
 
 def _pass_on(_: bytes) -> bool:
