@@ -11,6 +11,8 @@ import pytest
 from chatsession import Accepted, AsyncChatClient, Ended, Replaced, Text
 from chatsession.v1 import chat_session_pb2 as pb
 
+from tests.support.proxy import accepted_are_served
+
 from .conftest import QUICK
 from .scripted import (
     BREAK,
@@ -300,7 +302,7 @@ async def test_attach_after_the_end_asks_for_the_turn(client: AsyncChatClient, s
 @asynccontextmanager
 async def cuttable(target: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
     """A TCP proxy that drops its connection whenever the event is set."""
-    cut, connections = asyncio.Event(), set()
+    cut, connections, callers = asyncio.Event(), set(), []
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
@@ -324,6 +326,7 @@ async def cuttable(target: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
                     await side.wait_closed()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        callers.append(writer)
         connections.add(asyncio.ensure_future(serve(reader, writer)))
 
     proxy = await asyncio.start_server(accept, "127.0.0.1", 0)
@@ -332,8 +335,11 @@ async def cuttable(target: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
         yield f"{host}:{port}", cut
     finally:
         proxy.close()
+        await accepted_are_served()
         for connection in connections:
             connection.cancel()
+        for writer in callers:  # one whose connection was cancelled before its first step has nobody else
+            writer.transport.abort()
         await asyncio.gather(*connections, return_exceptions=True)
         await proxy.wait_closed()
 

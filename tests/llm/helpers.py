@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from service.domain.entities import ModelSettings, Role
 from service.domain.errors import ModelError
 from service.domain.ports import ChatModel, ContextMessage, Finish, ModelRequest
+from tests.support.proxy import accepted_are_served
 
 KEY = "sk-proj-Secret_1234567890"
 
@@ -95,6 +96,7 @@ async def raw_server(handle: Handler, requests: list[bytes] | None = None) -> As
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     finally:
         server.close()
+        await accepted_are_served()
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
