@@ -10,6 +10,7 @@ package chatsessionv1
 
 import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
+	httpbody "google.golang.org/genproto/googleapis/api/httpbody"
 	status "google.golang.org/genproto/googleapis/rpc/status"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -317,6 +318,59 @@ func (Turn_FinishReason) EnumDescriptor() ([]byte, []int) {
 	return file_chatsession_v1_chat_session_proto_rawDescGZIP(), []int{13, 1}
 }
 
+// How an erasure stands.
+type Erasure_State int32
+
+const (
+	// Not set. Never sent.
+	Erasure_STATE_UNSPECIFIED Erasure_State = 0
+	// Under way, also if a process that worked on it is gone: another goes on with it.
+	Erasure_RUNNING Erasure_State = 1
+	// All is erased.
+	Erasure_DONE Erasure_State = 2
+)
+
+// Enum value maps for Erasure_State.
+var (
+	Erasure_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "RUNNING",
+		2: "DONE",
+	}
+	Erasure_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"RUNNING":           1,
+		"DONE":              2,
+	}
+)
+
+func (x Erasure_State) Enum() *Erasure_State {
+	p := new(Erasure_State)
+	*p = x
+	return p
+}
+
+func (x Erasure_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Erasure_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_chatsession_v1_chat_session_proto_enumTypes[5].Descriptor()
+}
+
+func (Erasure_State) Type() protoreflect.EnumType {
+	return &file_chatsession_v1_chat_session_proto_enumTypes[5]
+}
+
+func (x Erasure_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Erasure_State.Descriptor instead.
+func (Erasure_State) EnumDescriptor() ([]byte, []int) {
+	return file_chatsession_v1_chat_session_proto_rawDescGZIP(), []int{34, 0}
+}
+
 // Settings of the model. Whatever is absent is decided by the next in line: the send, the session, the server, the provider.
 type ModelSettings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -421,14 +475,16 @@ type Session struct {
 	Instructions string `protobuf:"bytes,4,opt,name=instructions,proto3" json:"instructions,omitempty"`
 	// Settings of the model for every turn.
 	Settings *ModelSettings `protobuf:"bytes,5,opt,name=settings,proto3" json:"settings,omitempty"`
-	// When the session ends by itself. Absent: never, or by the server's own limit.
+	// When the session ends by itself. Absent: as the server's settings say, which is never unless they say otherwise.
 	//
 	// Types that are valid to be assigned to Expiration:
 	//
 	//	*Session_ExpireTime
 	//	*Session_Ttl
 	Expiration isSession_Expiration `protobuf_oneof:"expiration"`
-	// The session is gone when no turn has run for this long.
+	// The session is gone when no turn has run for this long, counted from the end of its last turn, or from when this
+	// was set, or the session created, imported or undeleted, whatever came last. A running turn holds it off.
+	// Absent: as the server's settings say. At most 100 years.
 	IdleTtl *durationpb.Duration `protobuf:"bytes,8,opt,name=idle_ttl,json=idleTtl,proto3" json:"idle_ttl,omitempty"`
 	// Number of the newest message of the ended turns; 0 while there is none.
 	LastSeq int32 `protobuf:"varint,9,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`
@@ -440,12 +496,15 @@ type Session struct {
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// When it was deleted; absent while it is not.
 	DeleteTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`
-	// When a deleted or expired session is removed for good.
+	// When the session is removed for good: some time after it was deleted, or after it expires as things stand. A session
+	// with `idle_ttl` has none while a turn runs.
 	PurgeTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=purge_time,json=purgeTime,proto3" json:"purge_time,omitempty"`
 	// Weak entity tag, with its quotes, of the settings (not of the turns).
-	Etag          string `protobuf:"bytes,15,opt,name=etag,proto3" json:"etag,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Etag string `protobuf:"bytes,15,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Grows by one with each change of the settings, from 1.
+	SettingsVersion int32 `protobuf:"varint,16,opt,name=settings_version,json=settingsVersion,proto3" json:"settings_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Session) Reset() {
@@ -594,17 +653,24 @@ func (x *Session) GetEtag() string {
 	return ""
 }
 
+func (x *Session) GetSettingsVersion() int32 {
+	if x != nil {
+		return x.SettingsVersion
+	}
+	return 0
+}
+
 type isSession_Expiration interface {
 	isSession_Expiration()
 }
 
 type Session_ExpireTime struct {
-	// From this instant on the session is gone.
+	// From this instant on the session is gone. In the future, by at most 100 years; cut to milliseconds.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3,oneof"`
 }
 
 type Session_Ttl struct {
-	// Input only: the same, counted from now.
+	// Input only: the same, counted from now. More than nothing, at most 100 years.
 	Ttl *durationpb.Duration `protobuf:"bytes,7,opt,name=ttl,proto3,oneof"`
 }
 
@@ -615,12 +681,14 @@ func (*Session_Ttl) isSession_Expiration() {}
 // Request of CreateSession.
 type CreateSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Id for the session, chosen by the caller; empty lets the server choose. Repeating the same request with the same
-	// id answers the same session.
+	// Id for the session, chosen by the caller; empty lets the server choose. Ids are unique among all callers. Repeating
+	// the same request with the same id answers the same session; anything else is refused with SESSION_EXISTS, also while
+	// a session of this id is deleted or expired and not yet removed.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// Title, labels, instructions, settings and expiration of the session; all optional.
 	Session *Session `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
-	// Makes repeats safe without a chosen id: 1 to 128 characters of `[!-~]`.
+	// Makes repeats safe without a chosen id: 1 to 128 characters of `[!-~]`. Also taken from the metadata
+	// `idempotency-key`. The id of the session is then made of it, so that it counts as long as the session is there.
 	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// FULL adds `session` to the answer.
 	View          View `protobuf:"varint,4,opt,name=view,proto3,enum=chatsession.v1.View" json:"view,omitempty"`
@@ -794,7 +862,9 @@ type ListSessionsRequest struct {
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// `next_page_token` of the page before; all other fields must be as they were then.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Which sessions, in AIP-160 syntax.
+	// Which sessions, in a part of AIP-160's syntax: restrictions joined by AND. `labels.KEY = "VALUE"`, `labels:KEY`,
+	// `title = "TEXT"`, `title:"TEXT"` (contains, in any case), and `create_time`, `update_time` or `expire_time` with
+	// `<`, `<=`, `>`, `>=` and a time in RFC 3339. Empty = all.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	// `update_time`, `update_time desc` (the default), `create_time` or `create_time desc`.
 	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
@@ -929,9 +999,12 @@ type UpdateSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the session.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// New values. `session.session_id` is empty or the same id; a non-empty `session.etag` must be the current one.
+	// New values. `session.session_id` is empty or the same id; a non-empty `session.etag` must be the current one. Fields
+	// that are output only are ignored here.
 	Session *Session `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
-	// Which fields to change; absent means all that are set, `*` means all.
+	// Which fields to change: `title`, `labels` (as a whole), `instructions`, `settings`, `settings.FIELD`, `expire_time`,
+	// `ttl`, `idle_ttl`. Absent means all that are set, `*` means all. A field that is named and not set is cleared; a
+	// cleared expiration is as the server's settings say.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1414,9 +1487,11 @@ type Turn struct {
 	// When the turn was accepted.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When it ended. Set = the turn is over.
-	EndTime       *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// The version of the session's settings that the turn was accepted under.
+	SettingsVersion int32 `protobuf:"varint,31,opt,name=settings_version,json=settingsVersion,proto3" json:"settings_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Turn) Reset() {
@@ -1552,6 +1627,13 @@ func (x *Turn) GetEndTime() *timestamppb.Timestamp {
 		return x.EndTime
 	}
 	return nil
+}
+
+func (x *Turn) GetSettingsVersion() int32 {
+	if x != nil {
+		return x.SettingsVersion
+	}
+	return 0
 }
 
 // One event of a streamed turn.
@@ -2280,11 +2362,625 @@ func (x *GetHistoryResponse) GetActiveTurnId() string {
 	return ""
 }
 
+// Request of UndeleteSession.
+type UndeleteSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the session.
+	SessionId     string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndeleteSessionRequest) Reset() {
+	*x = UndeleteSessionRequest{}
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndeleteSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndeleteSessionRequest) ProtoMessage() {}
+
+func (x *UndeleteSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndeleteSessionRequest.ProtoReflect.Descriptor instead.
+func (*UndeleteSessionRequest) Descriptor() ([]byte, []int) {
+	return file_chatsession_v1_chat_session_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *UndeleteSessionRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+// Request of SearchMessages.
+type SearchMessagesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Words that a message must all have, in any case and with or without accents; `"words in quotes"` must stand
+	// together. 1 to 256 characters.
+	Query string `protobuf:"bytes,1,opt,name=query,proto3" json:"query,omitempty"`
+	// Only messages of this session; empty searches all.
+	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// At most this many matches in the answer; 0 means 20, more than 100 means 100. Fewer does not mean the end.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// `next_page_token` of the page before; all other fields must be as they were then.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchMessagesRequest) Reset() {
+	*x = SearchMessagesRequest{}
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchMessagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchMessagesRequest) ProtoMessage() {}
+
+func (x *SearchMessagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchMessagesRequest.ProtoReflect.Descriptor instead.
+func (*SearchMessagesRequest) Descriptor() ([]byte, []int) {
+	return file_chatsession_v1_chat_session_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *SearchMessagesRequest) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *SearchMessagesRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *SearchMessagesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *SearchMessagesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Answer of SearchMessages.
+type SearchMessagesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was found, newest first.
+	Matches []*MessageMatch `protobuf:"bytes,1,rep,name=matches,proto3" json:"matches,omitempty"`
+	// Token of the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SearchMessagesResponse) Reset() {
+	*x = SearchMessagesResponse{}
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SearchMessagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SearchMessagesResponse) ProtoMessage() {}
+
+func (x *SearchMessagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SearchMessagesResponse.ProtoReflect.Descriptor instead.
+func (*SearchMessagesResponse) Descriptor() ([]byte, []int) {
+	return file_chatsession_v1_chat_session_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *SearchMessagesResponse) GetMatches() []*MessageMatch {
+	if x != nil {
+		return x.Matches
+	}
+	return nil
+}
+
+func (x *SearchMessagesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// A message that was found.
+type MessageMatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of its session.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Id of its turn.
+	TurnId string `protobuf:"bytes,2,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
+	// Number of the message.
+	Seq int32 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	// Who said it: `user` or `assistant`.
+	Role string `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
+	// When it was saved.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// A part of its text around what was found.
+	Snippet string `protobuf:"bytes,6,opt,name=snippet,proto3" json:"snippet,omitempty"`
+	// What was found in `snippet`, in order.
+	Spans         []*Span `protobuf:"bytes,7,rep,name=spans,proto3" json:"spans,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MessageMatch) Reset() {
+	*x = MessageMatch{}
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessageMatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessageMatch) ProtoMessage() {}
+
+func (x *MessageMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MessageMatch.ProtoReflect.Descriptor instead.
+func (*MessageMatch) Descriptor() ([]byte, []int) {
+	return file_chatsession_v1_chat_session_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *MessageMatch) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *MessageMatch) GetTurnId() string {
+	if x != nil {
+		return x.TurnId
+	}
+	return ""
+}
+
+func (x *MessageMatch) GetSeq() int32 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *MessageMatch) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *MessageMatch) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *MessageMatch) GetSnippet() string {
+	if x != nil {
+		return x.Snippet
+	}
+	return ""
+}
+
+func (x *MessageMatch) GetSpans() []*Span {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+// A piece of a text, counted in Unicode code points.
+type Span struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its first code point, from 0.
+	Start int32 `protobuf:"varint,1,opt,name=start,proto3" json:"start,omitempty"`
+	// The one after its last.
+	End           int32 `protobuf:"varint,2,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Span) Reset() {
+	*x = Span{}
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Span) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Span) ProtoMessage() {}
+
+func (x *Span) ProtoReflect() protoreflect.Message {
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Span.ProtoReflect.Descriptor instead.
+func (*Span) Descriptor() ([]byte, []int) {
+	return file_chatsession_v1_chat_session_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Span) GetStart() int32 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *Span) GetEnd() int32 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+// Request of ExportSession.
+type ExportSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the session.
+	SessionId     string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportSessionRequest) Reset() {
+	*x = ExportSessionRequest{}
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportSessionRequest) ProtoMessage() {}
+
+func (x *ExportSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportSessionRequest.ProtoReflect.Descriptor instead.
+func (*ExportSessionRequest) Descriptor() ([]byte, []int) {
+	return file_chatsession_v1_chat_session_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ExportSessionRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+// Request of ImportSession: the file, in as many pieces as one likes.
+type ImportSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id for the session; empty takes the one in the file. Of the first request only.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// A piece of the file.
+	File          *httpbody.HttpBody `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportSessionRequest) Reset() {
+	*x = ImportSessionRequest{}
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportSessionRequest) ProtoMessage() {}
+
+func (x *ImportSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportSessionRequest.ProtoReflect.Descriptor instead.
+func (*ImportSessionRequest) Descriptor() ([]byte, []int) {
+	return file_chatsession_v1_chat_session_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ImportSessionRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *ImportSessionRequest) GetFile() *httpbody.HttpBody {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+// Request of EraseOwner.
+type EraseOwnerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseOwnerRequest) Reset() {
+	*x = EraseOwnerRequest{}
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseOwnerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseOwnerRequest) ProtoMessage() {}
+
+func (x *EraseOwnerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseOwnerRequest.ProtoReflect.Descriptor instead.
+func (*EraseOwnerRequest) Descriptor() ([]byte, []int) {
+	return file_chatsession_v1_chat_session_proto_rawDescGZIP(), []int{32}
+}
+
+// Request of GetErasure.
+type GetErasureRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the erasure.
+	ErasureId     string `protobuf:"bytes,1,opt,name=erasure_id,json=erasureId,proto3" json:"erasure_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetErasureRequest) Reset() {
+	*x = GetErasureRequest{}
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetErasureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetErasureRequest) ProtoMessage() {}
+
+func (x *GetErasureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetErasureRequest.ProtoReflect.Descriptor instead.
+func (*GetErasureRequest) Descriptor() ([]byte, []int) {
+	return file_chatsession_v1_chat_session_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *GetErasureRequest) GetErasureId() string {
+	if x != nil {
+		return x.ErasureId
+	}
+	return ""
+}
+
+// The erasing of all sessions of a caller: its progress, and in the end its receipt.
+type Erasure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the erasure.
+	ErasureId string `protobuf:"bytes,1,opt,name=erasure_id,json=erasureId,proto3" json:"erasure_id,omitempty"`
+	// How it stands.
+	State Erasure_State `protobuf:"varint,2,opt,name=state,proto3,enum=chatsession.v1.Erasure_State" json:"state,omitempty"`
+	// How many sessions there were when it began.
+	SessionsTotal int32 `protobuf:"varint,3,opt,name=sessions_total,json=sessionsTotal,proto3" json:"sessions_total,omitempty"`
+	// How many of them are erased.
+	SessionsErased int32 `protobuf:"varint,4,opt,name=sessions_erased,json=sessionsErased,proto3" json:"sessions_erased,omitempty"`
+	// How many turns are erased.
+	TurnsErased int32 `protobuf:"varint,5,opt,name=turns_erased,json=turnsErased,proto3" json:"turns_erased,omitempty"`
+	// When it began. Sessions that were created later are not touched.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it was done; absent while it runs.
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Erasure) Reset() {
+	*x = Erasure{}
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Erasure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Erasure) ProtoMessage() {}
+
+func (x *Erasure) ProtoReflect() protoreflect.Message {
+	mi := &file_chatsession_v1_chat_session_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Erasure.ProtoReflect.Descriptor instead.
+func (*Erasure) Descriptor() ([]byte, []int) {
+	return file_chatsession_v1_chat_session_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Erasure) GetErasureId() string {
+	if x != nil {
+		return x.ErasureId
+	}
+	return ""
+}
+
+func (x *Erasure) GetState() Erasure_State {
+	if x != nil {
+		return x.State
+	}
+	return Erasure_STATE_UNSPECIFIED
+}
+
+func (x *Erasure) GetSessionsTotal() int32 {
+	if x != nil {
+		return x.SessionsTotal
+	}
+	return 0
+}
+
+func (x *Erasure) GetSessionsErased() int32 {
+	if x != nil {
+		return x.SessionsErased
+	}
+	return 0
+}
+
+func (x *Erasure) GetTurnsErased() int32 {
+	if x != nil {
+		return x.TurnsErased
+	}
+	return 0
+}
+
+func (x *Erasure) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Erasure) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
 var File_chatsession_v1_chat_session_proto protoreflect.FileDescriptor
 
 const file_chatsession_v1_chat_session_proto_rawDesc = "" +
 	"\n" +
-	"!chatsession/v1/chat_session.proto\x12\x0echatsession.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x9f\x02\n" +
+	"!chatsession/v1/chat_session.proto\x12\x0echatsession.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x9f\x02\n" +
 	"\rModelSettings\x12\x19\n" +
 	"\x05model\x18\x01 \x01(\tH\x00R\x05model\x88\x01\x01\x12%\n" +
 	"\vtemperature\x18\x02 \x01(\x01H\x01R\vtemperature\x88\x01\x01\x12\x18\n" +
@@ -2296,7 +2992,7 @@ const file_chatsession_v1_chat_session_proto_rawDesc = "" +
 	"\f_temperatureB\b\n" +
 	"\x06_top_pB\x14\n" +
 	"\x12_max_output_tokensB\a\n" +
-	"\x05_seed\"\xd0\x06\n" +
+	"\x05_seed\"\x81\a\n" +
 	"\aSession\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n" +
@@ -2319,7 +3015,8 @@ const file_chatsession_v1_chat_session_proto_rawDesc = "" +
 	"deleteTime\x12?\n" +
 	"\n" +
 	"purge_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampB\x04\xe2A\x01\x03R\tpurgeTime\x12\x12\n" +
-	"\x04etag\x18\x0f \x01(\tR\x04etag\x1a9\n" +
+	"\x04etag\x18\x0f \x01(\tR\x04etag\x12/\n" +
+	"\x10settings_version\x18\x10 \x01(\x05B\x04\xe2A\x01\x03R\x0fsettingsVersion\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
@@ -2397,7 +3094,7 @@ const file_chatsession_v1_chat_session_proto_rawDesc = "" +
 	"\r_input_tokensB\x10\n" +
 	"\x0e_output_tokensB\x16\n" +
 	"\x14_cached_input_tokensB\x13\n" +
-	"\x11_reasoning_tokens\"\xf8\x06\n" +
+	"\x11_reasoning_tokens\"\xa3\a\n" +
 	"\x04Turn\x12\x17\n" +
 	"\aturn_id\x18\x01 \x01(\tR\x06turnId\x12\x1d\n" +
 	"\n" +
@@ -2417,7 +3114,8 @@ const file_chatsession_v1_chat_session_proto_rawDesc = "" +
 	"request_id\x18\r \x01(\tH\x02R\trequestId\x88\x01\x01\x12;\n" +
 	"\vcreate_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x125\n" +
-	"\bend_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"e\n" +
+	"\bend_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12)\n" +
+	"\x10settings_version\x18\x1f \x01(\x05R\x0fsettingsVersion\"e\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aRUNNING\x10\x01\x12\r\n" +
@@ -2485,7 +3183,58 @@ const file_chatsession_v1_chat_session_proto_rawDesc = "" +
 	"\x0eactive_turn_id\x18\x05 \x01(\tH\x02R\factiveTurnId\x88\x01\x01B\x12\n" +
 	"\x10_next_page_tokenB\v\n" +
 	"\t_last_seqB\x11\n" +
-	"\x0f_active_turn_id*1\n" +
+	"\x0f_active_turn_id\"=\n" +
+	"\x16UndeleteSessionRequest\x12#\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\tsessionId\"\x8e\x01\n" +
+	"\x15SearchMessagesRequest\x12\x1a\n" +
+	"\x05query\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\x05query\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"x\n" +
+	"\x16SearchMessagesResponse\x126\n" +
+	"\amatches\x18\x01 \x03(\v2\x1c.chatsession.v1.MessageMatchR\amatches\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xef\x01\n" +
+	"\fMessageMatch\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x17\n" +
+	"\aturn_id\x18\x02 \x01(\tR\x06turnId\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x05R\x03seq\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\x12;\n" +
+	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12\x18\n" +
+	"\asnippet\x18\x06 \x01(\tR\asnippet\x12*\n" +
+	"\x05spans\x18\a \x03(\v2\x14.chatsession.v1.SpanR\x05spans\".\n" +
+	"\x04Span\x12\x14\n" +
+	"\x05start\x18\x01 \x01(\x05R\x05start\x12\x10\n" +
+	"\x03end\x18\x02 \x01(\x05R\x03end\";\n" +
+	"\x14ExportSessionRequest\x12#\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\tsessionId\"_\n" +
+	"\x14ImportSessionRequest\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12(\n" +
+	"\x04file\x18\x02 \x01(\v2\x14.google.api.HttpBodyR\x04file\"\x13\n" +
+	"\x11EraseOwnerRequest\"8\n" +
+	"\x11GetErasureRequest\x12#\n" +
+	"\n" +
+	"erasure_id\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\terasureId\"\xfb\x02\n" +
+	"\aErasure\x12\x1d\n" +
+	"\n" +
+	"erasure_id\x18\x01 \x01(\tR\terasureId\x123\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1d.chatsession.v1.Erasure.StateR\x05state\x12%\n" +
+	"\x0esessions_total\x18\x03 \x01(\x05R\rsessionsTotal\x12'\n" +
+	"\x0fsessions_erased\x18\x04 \x01(\x05R\x0esessionsErased\x12!\n" +
+	"\fturns_erased\x18\x05 \x01(\x05R\vturnsErased\x12;\n" +
+	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x125\n" +
+	"\bend_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"5\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aRUNNING\x10\x01\x12\b\n" +
+	"\x04DONE\x10\x02*1\n" +
 	"\x04View\x12\x14\n" +
 	"\x10VIEW_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05BASIC\x10\x01\x12\b\n" +
@@ -2500,7 +3249,7 @@ const file_chatsession_v1_chat_session_proto_rawDesc = "" +
 	"\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bCONTINUE\x10\x01\x12\n" +
 	"\n" +
-	"\x06CANCEL\x10\x022\xc9\v\n" +
+	"\x06CANCEL\x10\x022\xe9\x10\n" +
 	"\x12ChatSessionService\x12\x90\x01\n" +
 	"\rCreateSession\x12$.chatsession.v1.CreateSessionRequest\x1a%.chatsession.v1.CreateSessionResponse\"2\x82\xd3\xe4\x93\x02,:\asessionZ\x17:\asession\"\f/v1/sessions\"\b/session\x12k\n" +
 	"\n" +
@@ -2516,7 +3265,15 @@ const file_chatsession_v1_chat_session_proto_rawDesc = "" +
 	"\n" +
 	"CancelTurn\x12!.chatsession.v1.CancelTurnRequest\x1a\x14.chatsession.v1.Turn\";\x82\xd3\xe4\x93\x025:\x01*\"0/v1/sessions/{session_id}/turns/{turn_id}:cancel\x12\xa0\x01\n" +
 	"\n" +
-	"GetHistory\x12!.chatsession.v1.GetHistoryRequest\x1a\".chatsession.v1.GetHistoryResponse\"K\x82\xd3\xe4\x93\x02EZ$\x12\"/v1/sessions/{session_id}/messages\x12\x1d/session/{session_id}/historyBg\n" +
+	"GetHistory\x12!.chatsession.v1.GetHistoryRequest\x1a\".chatsession.v1.GetHistoryResponse\"K\x82\xd3\xe4\x93\x02EZ$\x12\"/v1/sessions/{session_id}/messages\x12\x1d/session/{session_id}/history\x12\x81\x01\n" +
+	"\x0fUndeleteSession\x12&.chatsession.v1.UndeleteSessionRequest\x1a\x17.chatsession.v1.Session\"-\x82\xd3\xe4\x93\x02':\x01*\"\"/v1/sessions/{session_id}:undelete\x12|\n" +
+	"\x0eSearchMessages\x12%.chatsession.v1.SearchMessagesRequest\x1a&.chatsession.v1.SearchMessagesResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/messages:search\x12w\n" +
+	"\rExportSession\x12$.chatsession.v1.ExportSessionRequest\x1a\x14.google.api.HttpBody\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/sessions/{session_id}:export0\x01\x12P\n" +
+	"\rImportSession\x12$.chatsession.v1.ImportSessionRequest\x1a\x17.chatsession.v1.Session(\x01\x12d\n" +
+	"\n" +
+	"EraseOwner\x12!.chatsession.v1.EraseOwnerRequest\x1a\x17.chatsession.v1.Erasure\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/v1/owner:erase\x12k\n" +
+	"\n" +
+	"GetErasure\x12!.chatsession.v1.GetErasureRequest\x1a\x17.chatsession.v1.Erasure\"!\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/erasures/{erasure_id}Bg\n" +
 	"\x12com.chatsession.v1B\x10ChatSessionProtoP\x01Z,chatsession/gen/chatsession/v1;chatsessionv1\xaa\x02\x0eChatSession.V1b\x06proto3"
 
 var (
@@ -2531,111 +3288,142 @@ func file_chatsession_v1_chat_session_proto_rawDescGZIP() []byte {
 	return file_chatsession_v1_chat_session_proto_rawDescData
 }
 
-var file_chatsession_v1_chat_session_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_chatsession_v1_chat_session_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_chatsession_v1_chat_session_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_chatsession_v1_chat_session_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_chatsession_v1_chat_session_proto_goTypes = []any{
-	(View)(0),                     // 0: chatsession.v1.View
-	(OnBusy)(0),                   // 1: chatsession.v1.OnBusy
-	(OnDisconnect)(0),             // 2: chatsession.v1.OnDisconnect
-	(Turn_State)(0),               // 3: chatsession.v1.Turn.State
-	(Turn_FinishReason)(0),        // 4: chatsession.v1.Turn.FinishReason
-	(*ModelSettings)(nil),         // 5: chatsession.v1.ModelSettings
-	(*Session)(nil),               // 6: chatsession.v1.Session
-	(*CreateSessionRequest)(nil),  // 7: chatsession.v1.CreateSessionRequest
-	(*CreateSessionResponse)(nil), // 8: chatsession.v1.CreateSessionResponse
-	(*GetSessionRequest)(nil),     // 9: chatsession.v1.GetSessionRequest
-	(*ListSessionsRequest)(nil),   // 10: chatsession.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),  // 11: chatsession.v1.ListSessionsResponse
-	(*UpdateSessionRequest)(nil),  // 12: chatsession.v1.UpdateSessionRequest
-	(*DeleteSessionRequest)(nil),  // 13: chatsession.v1.DeleteSessionRequest
-	(*SendMessageRequest)(nil),    // 14: chatsession.v1.SendMessageRequest
-	(*SendMessageResponse)(nil),   // 15: chatsession.v1.SendMessageResponse
-	(*Message)(nil),               // 16: chatsession.v1.Message
-	(*Usage)(nil),                 // 17: chatsession.v1.Usage
-	(*Turn)(nil),                  // 18: chatsession.v1.Turn
-	(*TurnEvent)(nil),             // 19: chatsession.v1.TurnEvent
-	(*TurnAccepted)(nil),          // 20: chatsession.v1.TurnAccepted
-	(*TextDelta)(nil),             // 21: chatsession.v1.TextDelta
-	(*TextSnapshot)(nil),          // 22: chatsession.v1.TextSnapshot
-	(*TurnEnded)(nil),             // 23: chatsession.v1.TurnEnded
-	(*Heartbeat)(nil),             // 24: chatsession.v1.Heartbeat
-	(*AttachTurnRequest)(nil),     // 25: chatsession.v1.AttachTurnRequest
-	(*GetTurnRequest)(nil),        // 26: chatsession.v1.GetTurnRequest
-	(*CancelTurnRequest)(nil),     // 27: chatsession.v1.CancelTurnRequest
-	(*GetHistoryRequest)(nil),     // 28: chatsession.v1.GetHistoryRequest
-	(*GetHistoryResponse)(nil),    // 29: chatsession.v1.GetHistoryResponse
-	nil,                           // 30: chatsession.v1.Session.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 32: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil), // 33: google.protobuf.FieldMask
-	(*status.Status)(nil),         // 34: google.rpc.Status
+	(View)(0),                      // 0: chatsession.v1.View
+	(OnBusy)(0),                    // 1: chatsession.v1.OnBusy
+	(OnDisconnect)(0),              // 2: chatsession.v1.OnDisconnect
+	(Turn_State)(0),                // 3: chatsession.v1.Turn.State
+	(Turn_FinishReason)(0),         // 4: chatsession.v1.Turn.FinishReason
+	(Erasure_State)(0),             // 5: chatsession.v1.Erasure.State
+	(*ModelSettings)(nil),          // 6: chatsession.v1.ModelSettings
+	(*Session)(nil),                // 7: chatsession.v1.Session
+	(*CreateSessionRequest)(nil),   // 8: chatsession.v1.CreateSessionRequest
+	(*CreateSessionResponse)(nil),  // 9: chatsession.v1.CreateSessionResponse
+	(*GetSessionRequest)(nil),      // 10: chatsession.v1.GetSessionRequest
+	(*ListSessionsRequest)(nil),    // 11: chatsession.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),   // 12: chatsession.v1.ListSessionsResponse
+	(*UpdateSessionRequest)(nil),   // 13: chatsession.v1.UpdateSessionRequest
+	(*DeleteSessionRequest)(nil),   // 14: chatsession.v1.DeleteSessionRequest
+	(*SendMessageRequest)(nil),     // 15: chatsession.v1.SendMessageRequest
+	(*SendMessageResponse)(nil),    // 16: chatsession.v1.SendMessageResponse
+	(*Message)(nil),                // 17: chatsession.v1.Message
+	(*Usage)(nil),                  // 18: chatsession.v1.Usage
+	(*Turn)(nil),                   // 19: chatsession.v1.Turn
+	(*TurnEvent)(nil),              // 20: chatsession.v1.TurnEvent
+	(*TurnAccepted)(nil),           // 21: chatsession.v1.TurnAccepted
+	(*TextDelta)(nil),              // 22: chatsession.v1.TextDelta
+	(*TextSnapshot)(nil),           // 23: chatsession.v1.TextSnapshot
+	(*TurnEnded)(nil),              // 24: chatsession.v1.TurnEnded
+	(*Heartbeat)(nil),              // 25: chatsession.v1.Heartbeat
+	(*AttachTurnRequest)(nil),      // 26: chatsession.v1.AttachTurnRequest
+	(*GetTurnRequest)(nil),         // 27: chatsession.v1.GetTurnRequest
+	(*CancelTurnRequest)(nil),      // 28: chatsession.v1.CancelTurnRequest
+	(*GetHistoryRequest)(nil),      // 29: chatsession.v1.GetHistoryRequest
+	(*GetHistoryResponse)(nil),     // 30: chatsession.v1.GetHistoryResponse
+	(*UndeleteSessionRequest)(nil), // 31: chatsession.v1.UndeleteSessionRequest
+	(*SearchMessagesRequest)(nil),  // 32: chatsession.v1.SearchMessagesRequest
+	(*SearchMessagesResponse)(nil), // 33: chatsession.v1.SearchMessagesResponse
+	(*MessageMatch)(nil),           // 34: chatsession.v1.MessageMatch
+	(*Span)(nil),                   // 35: chatsession.v1.Span
+	(*ExportSessionRequest)(nil),   // 36: chatsession.v1.ExportSessionRequest
+	(*ImportSessionRequest)(nil),   // 37: chatsession.v1.ImportSessionRequest
+	(*EraseOwnerRequest)(nil),      // 38: chatsession.v1.EraseOwnerRequest
+	(*GetErasureRequest)(nil),      // 39: chatsession.v1.GetErasureRequest
+	(*Erasure)(nil),                // 40: chatsession.v1.Erasure
+	nil,                            // 41: chatsession.v1.Session.LabelsEntry
+	(*timestamppb.Timestamp)(nil),  // 42: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 43: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),  // 44: google.protobuf.FieldMask
+	(*status.Status)(nil),          // 45: google.rpc.Status
+	(*httpbody.HttpBody)(nil),      // 46: google.api.HttpBody
 }
 var file_chatsession_v1_chat_session_proto_depIdxs = []int32{
-	30, // 0: chatsession.v1.Session.labels:type_name -> chatsession.v1.Session.LabelsEntry
-	5,  // 1: chatsession.v1.Session.settings:type_name -> chatsession.v1.ModelSettings
-	31, // 2: chatsession.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
-	32, // 3: chatsession.v1.Session.ttl:type_name -> google.protobuf.Duration
-	32, // 4: chatsession.v1.Session.idle_ttl:type_name -> google.protobuf.Duration
-	31, // 5: chatsession.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	31, // 6: chatsession.v1.Session.update_time:type_name -> google.protobuf.Timestamp
-	31, // 7: chatsession.v1.Session.delete_time:type_name -> google.protobuf.Timestamp
-	31, // 8: chatsession.v1.Session.purge_time:type_name -> google.protobuf.Timestamp
-	6,  // 9: chatsession.v1.CreateSessionRequest.session:type_name -> chatsession.v1.Session
+	41, // 0: chatsession.v1.Session.labels:type_name -> chatsession.v1.Session.LabelsEntry
+	6,  // 1: chatsession.v1.Session.settings:type_name -> chatsession.v1.ModelSettings
+	42, // 2: chatsession.v1.Session.expire_time:type_name -> google.protobuf.Timestamp
+	43, // 3: chatsession.v1.Session.ttl:type_name -> google.protobuf.Duration
+	43, // 4: chatsession.v1.Session.idle_ttl:type_name -> google.protobuf.Duration
+	42, // 5: chatsession.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	42, // 6: chatsession.v1.Session.update_time:type_name -> google.protobuf.Timestamp
+	42, // 7: chatsession.v1.Session.delete_time:type_name -> google.protobuf.Timestamp
+	42, // 8: chatsession.v1.Session.purge_time:type_name -> google.protobuf.Timestamp
+	7,  // 9: chatsession.v1.CreateSessionRequest.session:type_name -> chatsession.v1.Session
 	0,  // 10: chatsession.v1.CreateSessionRequest.view:type_name -> chatsession.v1.View
-	6,  // 11: chatsession.v1.CreateSessionResponse.session:type_name -> chatsession.v1.Session
-	6,  // 12: chatsession.v1.ListSessionsResponse.sessions:type_name -> chatsession.v1.Session
-	6,  // 13: chatsession.v1.UpdateSessionRequest.session:type_name -> chatsession.v1.Session
-	33, // 14: chatsession.v1.UpdateSessionRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,  // 11: chatsession.v1.CreateSessionResponse.session:type_name -> chatsession.v1.Session
+	7,  // 12: chatsession.v1.ListSessionsResponse.sessions:type_name -> chatsession.v1.Session
+	7,  // 13: chatsession.v1.UpdateSessionRequest.session:type_name -> chatsession.v1.Session
+	44, // 14: chatsession.v1.UpdateSessionRequest.update_mask:type_name -> google.protobuf.FieldMask
 	1,  // 15: chatsession.v1.SendMessageRequest.on_busy:type_name -> chatsession.v1.OnBusy
 	2,  // 16: chatsession.v1.SendMessageRequest.on_disconnect:type_name -> chatsession.v1.OnDisconnect
-	5,  // 17: chatsession.v1.SendMessageRequest.settings:type_name -> chatsession.v1.ModelSettings
+	6,  // 17: chatsession.v1.SendMessageRequest.settings:type_name -> chatsession.v1.ModelSettings
 	0,  // 18: chatsession.v1.SendMessageRequest.view:type_name -> chatsession.v1.View
-	18, // 19: chatsession.v1.SendMessageResponse.turn:type_name -> chatsession.v1.Turn
-	31, // 20: chatsession.v1.Message.create_time:type_name -> google.protobuf.Timestamp
+	19, // 19: chatsession.v1.SendMessageResponse.turn:type_name -> chatsession.v1.Turn
+	42, // 20: chatsession.v1.Message.create_time:type_name -> google.protobuf.Timestamp
 	3,  // 21: chatsession.v1.Message.turn_state:type_name -> chatsession.v1.Turn.State
 	3,  // 22: chatsession.v1.Turn.state:type_name -> chatsession.v1.Turn.State
 	4,  // 23: chatsession.v1.Turn.finish_reason:type_name -> chatsession.v1.Turn.FinishReason
-	34, // 24: chatsession.v1.Turn.error:type_name -> google.rpc.Status
-	5,  // 25: chatsession.v1.Turn.settings:type_name -> chatsession.v1.ModelSettings
-	17, // 26: chatsession.v1.Turn.usage:type_name -> chatsession.v1.Usage
-	31, // 27: chatsession.v1.Turn.create_time:type_name -> google.protobuf.Timestamp
-	31, // 28: chatsession.v1.Turn.end_time:type_name -> google.protobuf.Timestamp
-	20, // 29: chatsession.v1.TurnEvent.accepted:type_name -> chatsession.v1.TurnAccepted
-	21, // 30: chatsession.v1.TurnEvent.delta:type_name -> chatsession.v1.TextDelta
-	22, // 31: chatsession.v1.TurnEvent.snapshot:type_name -> chatsession.v1.TextSnapshot
-	23, // 32: chatsession.v1.TurnEvent.ended:type_name -> chatsession.v1.TurnEnded
-	24, // 33: chatsession.v1.TurnEvent.heartbeat:type_name -> chatsession.v1.Heartbeat
-	18, // 34: chatsession.v1.TurnAccepted.turn:type_name -> chatsession.v1.Turn
-	18, // 35: chatsession.v1.TurnEnded.turn:type_name -> chatsession.v1.Turn
+	45, // 24: chatsession.v1.Turn.error:type_name -> google.rpc.Status
+	6,  // 25: chatsession.v1.Turn.settings:type_name -> chatsession.v1.ModelSettings
+	18, // 26: chatsession.v1.Turn.usage:type_name -> chatsession.v1.Usage
+	42, // 27: chatsession.v1.Turn.create_time:type_name -> google.protobuf.Timestamp
+	42, // 28: chatsession.v1.Turn.end_time:type_name -> google.protobuf.Timestamp
+	21, // 29: chatsession.v1.TurnEvent.accepted:type_name -> chatsession.v1.TurnAccepted
+	22, // 30: chatsession.v1.TurnEvent.delta:type_name -> chatsession.v1.TextDelta
+	23, // 31: chatsession.v1.TurnEvent.snapshot:type_name -> chatsession.v1.TextSnapshot
+	24, // 32: chatsession.v1.TurnEvent.ended:type_name -> chatsession.v1.TurnEnded
+	25, // 33: chatsession.v1.TurnEvent.heartbeat:type_name -> chatsession.v1.Heartbeat
+	19, // 34: chatsession.v1.TurnAccepted.turn:type_name -> chatsession.v1.Turn
+	19, // 35: chatsession.v1.TurnEnded.turn:type_name -> chatsession.v1.Turn
 	0,  // 36: chatsession.v1.GetHistoryRequest.view:type_name -> chatsession.v1.View
-	16, // 37: chatsession.v1.GetHistoryResponse.history:type_name -> chatsession.v1.Message
-	7,  // 38: chatsession.v1.ChatSessionService.CreateSession:input_type -> chatsession.v1.CreateSessionRequest
-	9,  // 39: chatsession.v1.ChatSessionService.GetSession:input_type -> chatsession.v1.GetSessionRequest
-	10, // 40: chatsession.v1.ChatSessionService.ListSessions:input_type -> chatsession.v1.ListSessionsRequest
-	12, // 41: chatsession.v1.ChatSessionService.UpdateSession:input_type -> chatsession.v1.UpdateSessionRequest
-	13, // 42: chatsession.v1.ChatSessionService.DeleteSession:input_type -> chatsession.v1.DeleteSessionRequest
-	14, // 43: chatsession.v1.ChatSessionService.SendMessage:input_type -> chatsession.v1.SendMessageRequest
-	14, // 44: chatsession.v1.ChatSessionService.StreamMessage:input_type -> chatsession.v1.SendMessageRequest
-	26, // 45: chatsession.v1.ChatSessionService.GetTurn:input_type -> chatsession.v1.GetTurnRequest
-	25, // 46: chatsession.v1.ChatSessionService.AttachTurn:input_type -> chatsession.v1.AttachTurnRequest
-	27, // 47: chatsession.v1.ChatSessionService.CancelTurn:input_type -> chatsession.v1.CancelTurnRequest
-	28, // 48: chatsession.v1.ChatSessionService.GetHistory:input_type -> chatsession.v1.GetHistoryRequest
-	8,  // 49: chatsession.v1.ChatSessionService.CreateSession:output_type -> chatsession.v1.CreateSessionResponse
-	6,  // 50: chatsession.v1.ChatSessionService.GetSession:output_type -> chatsession.v1.Session
-	11, // 51: chatsession.v1.ChatSessionService.ListSessions:output_type -> chatsession.v1.ListSessionsResponse
-	6,  // 52: chatsession.v1.ChatSessionService.UpdateSession:output_type -> chatsession.v1.Session
-	6,  // 53: chatsession.v1.ChatSessionService.DeleteSession:output_type -> chatsession.v1.Session
-	15, // 54: chatsession.v1.ChatSessionService.SendMessage:output_type -> chatsession.v1.SendMessageResponse
-	19, // 55: chatsession.v1.ChatSessionService.StreamMessage:output_type -> chatsession.v1.TurnEvent
-	18, // 56: chatsession.v1.ChatSessionService.GetTurn:output_type -> chatsession.v1.Turn
-	19, // 57: chatsession.v1.ChatSessionService.AttachTurn:output_type -> chatsession.v1.TurnEvent
-	18, // 58: chatsession.v1.ChatSessionService.CancelTurn:output_type -> chatsession.v1.Turn
-	29, // 59: chatsession.v1.ChatSessionService.GetHistory:output_type -> chatsession.v1.GetHistoryResponse
-	49, // [49:60] is the sub-list for method output_type
-	38, // [38:49] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	17, // 37: chatsession.v1.GetHistoryResponse.history:type_name -> chatsession.v1.Message
+	34, // 38: chatsession.v1.SearchMessagesResponse.matches:type_name -> chatsession.v1.MessageMatch
+	42, // 39: chatsession.v1.MessageMatch.create_time:type_name -> google.protobuf.Timestamp
+	35, // 40: chatsession.v1.MessageMatch.spans:type_name -> chatsession.v1.Span
+	46, // 41: chatsession.v1.ImportSessionRequest.file:type_name -> google.api.HttpBody
+	5,  // 42: chatsession.v1.Erasure.state:type_name -> chatsession.v1.Erasure.State
+	42, // 43: chatsession.v1.Erasure.create_time:type_name -> google.protobuf.Timestamp
+	42, // 44: chatsession.v1.Erasure.end_time:type_name -> google.protobuf.Timestamp
+	8,  // 45: chatsession.v1.ChatSessionService.CreateSession:input_type -> chatsession.v1.CreateSessionRequest
+	10, // 46: chatsession.v1.ChatSessionService.GetSession:input_type -> chatsession.v1.GetSessionRequest
+	11, // 47: chatsession.v1.ChatSessionService.ListSessions:input_type -> chatsession.v1.ListSessionsRequest
+	13, // 48: chatsession.v1.ChatSessionService.UpdateSession:input_type -> chatsession.v1.UpdateSessionRequest
+	14, // 49: chatsession.v1.ChatSessionService.DeleteSession:input_type -> chatsession.v1.DeleteSessionRequest
+	15, // 50: chatsession.v1.ChatSessionService.SendMessage:input_type -> chatsession.v1.SendMessageRequest
+	15, // 51: chatsession.v1.ChatSessionService.StreamMessage:input_type -> chatsession.v1.SendMessageRequest
+	27, // 52: chatsession.v1.ChatSessionService.GetTurn:input_type -> chatsession.v1.GetTurnRequest
+	26, // 53: chatsession.v1.ChatSessionService.AttachTurn:input_type -> chatsession.v1.AttachTurnRequest
+	28, // 54: chatsession.v1.ChatSessionService.CancelTurn:input_type -> chatsession.v1.CancelTurnRequest
+	29, // 55: chatsession.v1.ChatSessionService.GetHistory:input_type -> chatsession.v1.GetHistoryRequest
+	31, // 56: chatsession.v1.ChatSessionService.UndeleteSession:input_type -> chatsession.v1.UndeleteSessionRequest
+	32, // 57: chatsession.v1.ChatSessionService.SearchMessages:input_type -> chatsession.v1.SearchMessagesRequest
+	36, // 58: chatsession.v1.ChatSessionService.ExportSession:input_type -> chatsession.v1.ExportSessionRequest
+	37, // 59: chatsession.v1.ChatSessionService.ImportSession:input_type -> chatsession.v1.ImportSessionRequest
+	38, // 60: chatsession.v1.ChatSessionService.EraseOwner:input_type -> chatsession.v1.EraseOwnerRequest
+	39, // 61: chatsession.v1.ChatSessionService.GetErasure:input_type -> chatsession.v1.GetErasureRequest
+	9,  // 62: chatsession.v1.ChatSessionService.CreateSession:output_type -> chatsession.v1.CreateSessionResponse
+	7,  // 63: chatsession.v1.ChatSessionService.GetSession:output_type -> chatsession.v1.Session
+	12, // 64: chatsession.v1.ChatSessionService.ListSessions:output_type -> chatsession.v1.ListSessionsResponse
+	7,  // 65: chatsession.v1.ChatSessionService.UpdateSession:output_type -> chatsession.v1.Session
+	7,  // 66: chatsession.v1.ChatSessionService.DeleteSession:output_type -> chatsession.v1.Session
+	16, // 67: chatsession.v1.ChatSessionService.SendMessage:output_type -> chatsession.v1.SendMessageResponse
+	20, // 68: chatsession.v1.ChatSessionService.StreamMessage:output_type -> chatsession.v1.TurnEvent
+	19, // 69: chatsession.v1.ChatSessionService.GetTurn:output_type -> chatsession.v1.Turn
+	20, // 70: chatsession.v1.ChatSessionService.AttachTurn:output_type -> chatsession.v1.TurnEvent
+	19, // 71: chatsession.v1.ChatSessionService.CancelTurn:output_type -> chatsession.v1.Turn
+	30, // 72: chatsession.v1.ChatSessionService.GetHistory:output_type -> chatsession.v1.GetHistoryResponse
+	7,  // 73: chatsession.v1.ChatSessionService.UndeleteSession:output_type -> chatsession.v1.Session
+	33, // 74: chatsession.v1.ChatSessionService.SearchMessages:output_type -> chatsession.v1.SearchMessagesResponse
+	46, // 75: chatsession.v1.ChatSessionService.ExportSession:output_type -> google.api.HttpBody
+	7,  // 76: chatsession.v1.ChatSessionService.ImportSession:output_type -> chatsession.v1.Session
+	40, // 77: chatsession.v1.ChatSessionService.EraseOwner:output_type -> chatsession.v1.Erasure
+	40, // 78: chatsession.v1.ChatSessionService.GetErasure:output_type -> chatsession.v1.Erasure
+	62, // [62:79] is the sub-list for method output_type
+	45, // [45:62] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_chatsession_v1_chat_session_proto_init() }
@@ -2665,8 +3453,8 @@ func file_chatsession_v1_chat_session_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_chatsession_v1_chat_session_proto_rawDesc), len(file_chatsession_v1_chat_session_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   26,
+			NumEnums:      6,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -10,6 +10,7 @@ package chatsessionv1
 
 import (
 	context "context"
+	httpbody "google.golang.org/genproto/googleapis/api/httpbody"
 	grpc "google.golang.org/grpc"
 	codes "google.golang.org/grpc/codes"
 	status "google.golang.org/grpc/status"
@@ -21,17 +22,23 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ChatSessionService_CreateSession_FullMethodName = "/chatsession.v1.ChatSessionService/CreateSession"
-	ChatSessionService_GetSession_FullMethodName    = "/chatsession.v1.ChatSessionService/GetSession"
-	ChatSessionService_ListSessions_FullMethodName  = "/chatsession.v1.ChatSessionService/ListSessions"
-	ChatSessionService_UpdateSession_FullMethodName = "/chatsession.v1.ChatSessionService/UpdateSession"
-	ChatSessionService_DeleteSession_FullMethodName = "/chatsession.v1.ChatSessionService/DeleteSession"
-	ChatSessionService_SendMessage_FullMethodName   = "/chatsession.v1.ChatSessionService/SendMessage"
-	ChatSessionService_StreamMessage_FullMethodName = "/chatsession.v1.ChatSessionService/StreamMessage"
-	ChatSessionService_GetTurn_FullMethodName       = "/chatsession.v1.ChatSessionService/GetTurn"
-	ChatSessionService_AttachTurn_FullMethodName    = "/chatsession.v1.ChatSessionService/AttachTurn"
-	ChatSessionService_CancelTurn_FullMethodName    = "/chatsession.v1.ChatSessionService/CancelTurn"
-	ChatSessionService_GetHistory_FullMethodName    = "/chatsession.v1.ChatSessionService/GetHistory"
+	ChatSessionService_CreateSession_FullMethodName   = "/chatsession.v1.ChatSessionService/CreateSession"
+	ChatSessionService_GetSession_FullMethodName      = "/chatsession.v1.ChatSessionService/GetSession"
+	ChatSessionService_ListSessions_FullMethodName    = "/chatsession.v1.ChatSessionService/ListSessions"
+	ChatSessionService_UpdateSession_FullMethodName   = "/chatsession.v1.ChatSessionService/UpdateSession"
+	ChatSessionService_DeleteSession_FullMethodName   = "/chatsession.v1.ChatSessionService/DeleteSession"
+	ChatSessionService_SendMessage_FullMethodName     = "/chatsession.v1.ChatSessionService/SendMessage"
+	ChatSessionService_StreamMessage_FullMethodName   = "/chatsession.v1.ChatSessionService/StreamMessage"
+	ChatSessionService_GetTurn_FullMethodName         = "/chatsession.v1.ChatSessionService/GetTurn"
+	ChatSessionService_AttachTurn_FullMethodName      = "/chatsession.v1.ChatSessionService/AttachTurn"
+	ChatSessionService_CancelTurn_FullMethodName      = "/chatsession.v1.ChatSessionService/CancelTurn"
+	ChatSessionService_GetHistory_FullMethodName      = "/chatsession.v1.ChatSessionService/GetHistory"
+	ChatSessionService_UndeleteSession_FullMethodName = "/chatsession.v1.ChatSessionService/UndeleteSession"
+	ChatSessionService_SearchMessages_FullMethodName  = "/chatsession.v1.ChatSessionService/SearchMessages"
+	ChatSessionService_ExportSession_FullMethodName   = "/chatsession.v1.ChatSessionService/ExportSession"
+	ChatSessionService_ImportSession_FullMethodName   = "/chatsession.v1.ChatSessionService/ImportSession"
+	ChatSessionService_EraseOwner_FullMethodName      = "/chatsession.v1.ChatSessionService/EraseOwner"
+	ChatSessionService_GetErasure_FullMethodName      = "/chatsession.v1.ChatSessionService/GetErasure"
 )
 
 // ChatSessionServiceClient is the client API for ChatSessionService service.
@@ -46,20 +53,24 @@ const (
 // Ids are 1 to 64 characters of `[A-Za-z0-9_-]`, the first one a letter or digit.
 // Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose reason is a name of `ErrorReason`.
 // Any method may answer STORE_UNAVAILABLE, SHUTTING_DOWN, OVERLOADED, CALLER_DEADLINE_EXCEEDED and INTERNAL_ERROR.
+// Sessions belong to whoever created them: somebody else's is SESSION_NOT_FOUND, on every method.
 // Clients skip event kinds, fields and enum values that they do not know.
 // A field of this contract that the server does not serve yet is refused with INVALID_FIELD by its name, never ignored.
 type ChatSessionServiceClient interface {
 	// Creates a session. Errors: INVALID_FIELD, SESSION_EXISTS.
 	//
+	// With a `session_id` or a `request_id` a repeat is safe: the same request answers the same session, as it is now.
 	// Over REST, `POST /session` with no body or `{}` answers `{"sessionId": "..."}`.
 	CreateSession(ctx context.Context, in *CreateSessionRequest, opts ...grpc.CallOption) (*CreateSessionResponse, error)
 	// Returns a session. Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
 	GetSession(ctx context.Context, in *GetSessionRequest, opts ...grpc.CallOption) (*Session, error)
-	// Lists the caller's sessions. Errors: INVALID_FIELD.
+	// Lists the caller's sessions; expired ones are not among them. Errors: INVALID_FIELD.
 	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
-	// Changes a session's settings. Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
+	// Changes a session's settings. Turns that are accepted from now on use them; a running one goes on as it began.
+	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
 	UpdateSession(ctx context.Context, in *UpdateSessionRequest, opts ...grpc.CallOption) (*Session, error)
 	// Deletes a session: from this answer on it is gone for every reader, and a running turn is cancelled.
+	// Until `purge_time` UndeleteSession brings it back.
 	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
 	DeleteSession(ctx context.Context, in *DeleteSessionRequest, opts ...grpc.CallOption) (*Session, error)
 	// Sends a user message and returns the model's whole answer.
@@ -96,6 +107,31 @@ type ChatSessionServiceClient interface {
 	// The running turn's user message is among them; its unfinished answer is not.
 	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
 	GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error)
+	// Brings a deleted session back, until its `purge_time`. Its idle time counts from now on; a turn that was cancelled
+	// stays so. A session that is not deleted is returned unchanged.
+	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
+	UndeleteSession(ctx context.Context, in *UndeleteSessionRequest, opts ...grpc.CallOption) (*Session, error)
+	// Finds messages in the caller's sessions, newest first. Those of sessions that are gone are never found.
+	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED (the last two only with a `session_id`).
+	SearchMessages(ctx context.Context, in *SearchMessagesRequest, opts ...grpc.CallOption) (*SearchMessagesResponse, error)
+	// Streams a session as a file: all that is needed to restore it, in either kind of store.
+	//
+	// The file is `application/x-ndjson`, cut anywhere. Its lines are JSON objects: first the session
+	// (`"kind": "session"`), then its ended turns in order (`"kind": "turn"`), last `"kind": "end"` with the count of turns
+	// and the SHA-256 of all bytes before that line, which tells a file that is cut or damaged.
+	// A running turn is not in it.
+	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
+	ExportSession(ctx context.Context, in *ExportSessionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error)
+	// Makes a session of the caller's of a file that ExportSession wrote. It appears whole or not at all.
+	//
+	// Over gRPC the first request names the session, and each carries a piece of the file.
+	// Errors: INVALID_FIELD, INVALID_IMPORT, SESSION_EXISTS.
+	ImportSession(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportSessionRequest, Session], error)
+	// Begins to erase all sessions that the caller has now, deleted and expired ones too: for good, at once, with no way
+	// back. Sessions that are created later are not touched. If an erasure of the caller's is under way, it is answered.
+	EraseOwner(ctx context.Context, in *EraseOwnerRequest, opts ...grpc.CallOption) (*Erasure, error)
+	// Returns how far an erasure of the caller's has come. Errors: INVALID_FIELD, ERASURE_NOT_FOUND.
+	GetErasure(ctx context.Context, in *GetErasureRequest, opts ...grpc.CallOption) (*Erasure, error)
 }
 
 type chatSessionServiceClient struct {
@@ -234,6 +270,78 @@ func (c *chatSessionServiceClient) GetHistory(ctx context.Context, in *GetHistor
 	return out, nil
 }
 
+func (c *chatSessionServiceClient) UndeleteSession(ctx context.Context, in *UndeleteSessionRequest, opts ...grpc.CallOption) (*Session, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Session)
+	err := c.cc.Invoke(ctx, ChatSessionService_UndeleteSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *chatSessionServiceClient) SearchMessages(ctx context.Context, in *SearchMessagesRequest, opts ...grpc.CallOption) (*SearchMessagesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SearchMessagesResponse)
+	err := c.cc.Invoke(ctx, ChatSessionService_SearchMessages_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *chatSessionServiceClient) ExportSession(ctx context.Context, in *ExportSessionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ChatSessionService_ServiceDesc.Streams[2], ChatSessionService_ExportSession_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportSessionRequest, httpbody.HttpBody]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ChatSessionService_ExportSessionClient = grpc.ServerStreamingClient[httpbody.HttpBody]
+
+func (c *chatSessionServiceClient) ImportSession(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportSessionRequest, Session], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ChatSessionService_ServiceDesc.Streams[3], ChatSessionService_ImportSession_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ImportSessionRequest, Session]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ChatSessionService_ImportSessionClient = grpc.ClientStreamingClient[ImportSessionRequest, Session]
+
+func (c *chatSessionServiceClient) EraseOwner(ctx context.Context, in *EraseOwnerRequest, opts ...grpc.CallOption) (*Erasure, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Erasure)
+	err := c.cc.Invoke(ctx, ChatSessionService_EraseOwner_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *chatSessionServiceClient) GetErasure(ctx context.Context, in *GetErasureRequest, opts ...grpc.CallOption) (*Erasure, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Erasure)
+	err := c.cc.Invoke(ctx, ChatSessionService_GetErasure_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ChatSessionServiceServer is the server API for ChatSessionService service.
 // All implementations must embed UnimplementedChatSessionServiceServer
 // for forward compatibility.
@@ -246,20 +354,24 @@ func (c *chatSessionServiceClient) GetHistory(ctx context.Context, in *GetHistor
 // Ids are 1 to 64 characters of `[A-Za-z0-9_-]`, the first one a letter or digit.
 // Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose reason is a name of `ErrorReason`.
 // Any method may answer STORE_UNAVAILABLE, SHUTTING_DOWN, OVERLOADED, CALLER_DEADLINE_EXCEEDED and INTERNAL_ERROR.
+// Sessions belong to whoever created them: somebody else's is SESSION_NOT_FOUND, on every method.
 // Clients skip event kinds, fields and enum values that they do not know.
 // A field of this contract that the server does not serve yet is refused with INVALID_FIELD by its name, never ignored.
 type ChatSessionServiceServer interface {
 	// Creates a session. Errors: INVALID_FIELD, SESSION_EXISTS.
 	//
+	// With a `session_id` or a `request_id` a repeat is safe: the same request answers the same session, as it is now.
 	// Over REST, `POST /session` with no body or `{}` answers `{"sessionId": "..."}`.
 	CreateSession(context.Context, *CreateSessionRequest) (*CreateSessionResponse, error)
 	// Returns a session. Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
 	GetSession(context.Context, *GetSessionRequest) (*Session, error)
-	// Lists the caller's sessions. Errors: INVALID_FIELD.
+	// Lists the caller's sessions; expired ones are not among them. Errors: INVALID_FIELD.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
-	// Changes a session's settings. Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
+	// Changes a session's settings. Turns that are accepted from now on use them; a running one goes on as it began.
+	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
 	UpdateSession(context.Context, *UpdateSessionRequest) (*Session, error)
 	// Deletes a session: from this answer on it is gone for every reader, and a running turn is cancelled.
+	// Until `purge_time` UndeleteSession brings it back.
 	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
 	DeleteSession(context.Context, *DeleteSessionRequest) (*Session, error)
 	// Sends a user message and returns the model's whole answer.
@@ -296,6 +408,31 @@ type ChatSessionServiceServer interface {
 	// The running turn's user message is among them; its unfinished answer is not.
 	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
 	GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error)
+	// Brings a deleted session back, until its `purge_time`. Its idle time counts from now on; a turn that was cancelled
+	// stays so. A session that is not deleted is returned unchanged.
+	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
+	UndeleteSession(context.Context, *UndeleteSessionRequest) (*Session, error)
+	// Finds messages in the caller's sessions, newest first. Those of sessions that are gone are never found.
+	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED (the last two only with a `session_id`).
+	SearchMessages(context.Context, *SearchMessagesRequest) (*SearchMessagesResponse, error)
+	// Streams a session as a file: all that is needed to restore it, in either kind of store.
+	//
+	// The file is `application/x-ndjson`, cut anywhere. Its lines are JSON objects: first the session
+	// (`"kind": "session"`), then its ended turns in order (`"kind": "turn"`), last `"kind": "end"` with the count of turns
+	// and the SHA-256 of all bytes before that line, which tells a file that is cut or damaged.
+	// A running turn is not in it.
+	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
+	ExportSession(*ExportSessionRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error
+	// Makes a session of the caller's of a file that ExportSession wrote. It appears whole or not at all.
+	//
+	// Over gRPC the first request names the session, and each carries a piece of the file.
+	// Errors: INVALID_FIELD, INVALID_IMPORT, SESSION_EXISTS.
+	ImportSession(grpc.ClientStreamingServer[ImportSessionRequest, Session]) error
+	// Begins to erase all sessions that the caller has now, deleted and expired ones too: for good, at once, with no way
+	// back. Sessions that are created later are not touched. If an erasure of the caller's is under way, it is answered.
+	EraseOwner(context.Context, *EraseOwnerRequest) (*Erasure, error)
+	// Returns how far an erasure of the caller's has come. Errors: INVALID_FIELD, ERASURE_NOT_FOUND.
+	GetErasure(context.Context, *GetErasureRequest) (*Erasure, error)
 	mustEmbedUnimplementedChatSessionServiceServer()
 }
 
@@ -338,6 +475,24 @@ func (UnimplementedChatSessionServiceServer) CancelTurn(context.Context, *Cancel
 }
 func (UnimplementedChatSessionServiceServer) GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetHistory not implemented")
+}
+func (UnimplementedChatSessionServiceServer) UndeleteSession(context.Context, *UndeleteSessionRequest) (*Session, error) {
+	return nil, status.Error(codes.Unimplemented, "method UndeleteSession not implemented")
+}
+func (UnimplementedChatSessionServiceServer) SearchMessages(context.Context, *SearchMessagesRequest) (*SearchMessagesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SearchMessages not implemented")
+}
+func (UnimplementedChatSessionServiceServer) ExportSession(*ExportSessionRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error {
+	return status.Error(codes.Unimplemented, "method ExportSession not implemented")
+}
+func (UnimplementedChatSessionServiceServer) ImportSession(grpc.ClientStreamingServer[ImportSessionRequest, Session]) error {
+	return status.Error(codes.Unimplemented, "method ImportSession not implemented")
+}
+func (UnimplementedChatSessionServiceServer) EraseOwner(context.Context, *EraseOwnerRequest) (*Erasure, error) {
+	return nil, status.Error(codes.Unimplemented, "method EraseOwner not implemented")
+}
+func (UnimplementedChatSessionServiceServer) GetErasure(context.Context, *GetErasureRequest) (*Erasure, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetErasure not implemented")
 }
 func (UnimplementedChatSessionServiceServer) mustEmbedUnimplementedChatSessionServiceServer() {}
 func (UnimplementedChatSessionServiceServer) testEmbeddedByValue()                            {}
@@ -544,6 +699,96 @@ func _ChatSessionService_GetHistory_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ChatSessionService_UndeleteSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndeleteSessionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ChatSessionServiceServer).UndeleteSession(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ChatSessionService_UndeleteSession_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ChatSessionServiceServer).UndeleteSession(ctx, req.(*UndeleteSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ChatSessionService_SearchMessages_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SearchMessagesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ChatSessionServiceServer).SearchMessages(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ChatSessionService_SearchMessages_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ChatSessionServiceServer).SearchMessages(ctx, req.(*SearchMessagesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ChatSessionService_ExportSession_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportSessionRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ChatSessionServiceServer).ExportSession(m, &grpc.GenericServerStream[ExportSessionRequest, httpbody.HttpBody]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ChatSessionService_ExportSessionServer = grpc.ServerStreamingServer[httpbody.HttpBody]
+
+func _ChatSessionService_ImportSession_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ChatSessionServiceServer).ImportSession(&grpc.GenericServerStream[ImportSessionRequest, Session]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ChatSessionService_ImportSessionServer = grpc.ClientStreamingServer[ImportSessionRequest, Session]
+
+func _ChatSessionService_EraseOwner_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EraseOwnerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ChatSessionServiceServer).EraseOwner(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ChatSessionService_EraseOwner_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ChatSessionServiceServer).EraseOwner(ctx, req.(*EraseOwnerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ChatSessionService_GetErasure_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetErasureRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ChatSessionServiceServer).GetErasure(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ChatSessionService_GetErasure_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ChatSessionServiceServer).GetErasure(ctx, req.(*GetErasureRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ChatSessionService_ServiceDesc is the grpc.ServiceDesc for ChatSessionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -587,6 +832,22 @@ var ChatSessionService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "GetHistory",
 			Handler:    _ChatSessionService_GetHistory_Handler,
 		},
+		{
+			MethodName: "UndeleteSession",
+			Handler:    _ChatSessionService_UndeleteSession_Handler,
+		},
+		{
+			MethodName: "SearchMessages",
+			Handler:    _ChatSessionService_SearchMessages_Handler,
+		},
+		{
+			MethodName: "EraseOwner",
+			Handler:    _ChatSessionService_EraseOwner_Handler,
+		},
+		{
+			MethodName: "GetErasure",
+			Handler:    _ChatSessionService_GetErasure_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -598,6 +859,16 @@ var ChatSessionService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "AttachTurn",
 			Handler:       _ChatSessionService_AttachTurn_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "ExportSession",
+			Handler:       _ChatSessionService_ExportSession_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ImportSession",
+			Handler:       _ChatSessionService_ImportSession_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "chatsession/v1/chat_session.proto",

@@ -32,6 +32,7 @@ const (
 //   - `committed`: for a send, `true`, `false` or `unknown`: whether the user message is saved.
 //   - `turnId`: the turn that this error is about. `activeTurnId`: the turn that keeps the session busy.
 //   - `lastSeq`: number of the newest message in the session's history.
+//   - `line`: the line of an imported file that is wrong, from 1.
 //   - `retry`: for a send. `SAME_REQUEST`: repeat it unchanged after `google.rpc.RetryInfo.retry_delay`.
 //     `NEW_REQUEST_ID`: this request id is used up and would give this error again; send with another one.
 //     `NO`: repeating cannot help.
@@ -47,12 +48,17 @@ const (
 	ErrorReason_INVALID_FIELD ErrorReason = 1
 	// INVALID_ARGUMENT. The message has more than 262,144 bytes of UTF-8. Nothing was saved.
 	ErrorReason_MESSAGE_TOO_LARGE ErrorReason = 2
+	// INVALID_ARGUMENT. The file is not one that ExportSession wrote, or it is cut or damaged, in line `line`. Nothing was
+	// saved.
+	ErrorReason_INVALID_IMPORT ErrorReason = 3
 	// NOT_FOUND. No such session, or it belongs to somebody else, or it was deleted.
 	ErrorReason_SESSION_NOT_FOUND ErrorReason = 10
 	// NOT_FOUND. The session was yours and has passed its expiry.
 	ErrorReason_SESSION_EXPIRED ErrorReason = 11
 	// NOT_FOUND. The session has no such turn.
 	ErrorReason_TURN_NOT_FOUND ErrorReason = 12
+	// NOT_FOUND. The caller has no such erasure.
+	ErrorReason_ERASURE_NOT_FOUND ErrorReason = 13
 	// ABORTED. Another turn is running (`activeTurnId`) and the call asked not to wait, or waited its whole deadline.
 	ErrorReason_SESSION_BUSY ErrorReason = 20
 	// ABORTED. `expected_last_seq` is not the session's newest message (`lastSeq`). Nothing was saved.
@@ -63,7 +69,7 @@ const (
 	ErrorReason_TURN_CANCELLED ErrorReason = 23
 	// ALREADY_EXISTS. This request id was used in this session with another message or other settings.
 	ErrorReason_REQUEST_ID_REUSED ErrorReason = 30
-	// ALREADY_EXISTS. A session with the chosen id exists and differs from the one asked for.
+	// ALREADY_EXISTS. The chosen id belongs to a session that was created by another request, or is deleted or expired.
 	ErrorReason_SESSION_EXISTS ErrorReason = 31
 	// RESOURCE_EXHAUSTED. The service has as much work as it can hold. Nothing was saved.
 	ErrorReason_OVERLOADED ErrorReason = 40
@@ -127,9 +133,11 @@ var (
 		0:   "ERROR_REASON_UNSPECIFIED",
 		1:   "INVALID_FIELD",
 		2:   "MESSAGE_TOO_LARGE",
+		3:   "INVALID_IMPORT",
 		10:  "SESSION_NOT_FOUND",
 		11:  "SESSION_EXPIRED",
 		12:  "TURN_NOT_FOUND",
+		13:  "ERASURE_NOT_FOUND",
 		20:  "SESSION_BUSY",
 		21:  "STALE_HISTORY",
 		22:  "STALE_ETAG",
@@ -168,9 +176,11 @@ var (
 		"ERROR_REASON_UNSPECIFIED":    0,
 		"INVALID_FIELD":               1,
 		"MESSAGE_TOO_LARGE":           2,
+		"INVALID_IMPORT":              3,
 		"SESSION_NOT_FOUND":           10,
 		"SESSION_EXPIRED":             11,
 		"TURN_NOT_FOUND":              12,
+		"ERASURE_NOT_FOUND":           13,
 		"SESSION_BUSY":                20,
 		"STALE_HISTORY":               21,
 		"STALE_ETAG":                  22,
@@ -238,15 +248,17 @@ var File_chatsession_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_chatsession_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!chatsession/v1/error_reason.proto\x12\x0echatsession.v1*\xe3\x06\n" +
+	"!chatsession/v1/error_reason.proto\x12\x0echatsession.v1*\x8e\a\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
-	"\x11MESSAGE_TOO_LARGE\x10\x02\x12\x15\n" +
+	"\x11MESSAGE_TOO_LARGE\x10\x02\x12\x12\n" +
+	"\x0eINVALID_IMPORT\x10\x03\x12\x15\n" +
 	"\x11SESSION_NOT_FOUND\x10\n" +
 	"\x12\x13\n" +
 	"\x0fSESSION_EXPIRED\x10\v\x12\x12\n" +
-	"\x0eTURN_NOT_FOUND\x10\f\x12\x10\n" +
+	"\x0eTURN_NOT_FOUND\x10\f\x12\x15\n" +
+	"\x11ERASURE_NOT_FOUND\x10\r\x12\x10\n" +
 	"\fSESSION_BUSY\x10\x14\x12\x11\n" +
 	"\rSTALE_HISTORY\x10\x15\x12\x0e\n" +
 	"\n" +

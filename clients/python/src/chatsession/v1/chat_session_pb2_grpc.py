@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from chatsession.v1 import chat_session_pb2 as chatsession_dot_v1_dot_chat__session__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -34,6 +35,7 @@ class ChatSessionServiceStub(object):
     Ids are 1 to 64 characters of `[A-Za-z0-9_-]`, the first one a letter or digit.
     Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose reason is a name of `ErrorReason`.
     Any method may answer STORE_UNAVAILABLE, SHUTTING_DOWN, OVERLOADED, CALLER_DEADLINE_EXCEEDED and INTERNAL_ERROR.
+    Sessions belong to whoever created them: somebody else's is SESSION_NOT_FOUND, on every method.
     Clients skip event kinds, fields and enum values that they do not know.
     A field of this contract that the server does not serve yet is refused with INVALID_FIELD by its name, never ignored.
     """
@@ -99,6 +101,36 @@ class ChatSessionServiceStub(object):
                 request_serializer=chatsession_dot_v1_dot_chat__session__pb2.GetHistoryRequest.SerializeToString,
                 response_deserializer=chatsession_dot_v1_dot_chat__session__pb2.GetHistoryResponse.FromString,
                 _registered_method=True)
+        self.UndeleteSession = channel.unary_unary(
+                '/chatsession.v1.ChatSessionService/UndeleteSession',
+                request_serializer=chatsession_dot_v1_dot_chat__session__pb2.UndeleteSessionRequest.SerializeToString,
+                response_deserializer=chatsession_dot_v1_dot_chat__session__pb2.Session.FromString,
+                _registered_method=True)
+        self.SearchMessages = channel.unary_unary(
+                '/chatsession.v1.ChatSessionService/SearchMessages',
+                request_serializer=chatsession_dot_v1_dot_chat__session__pb2.SearchMessagesRequest.SerializeToString,
+                response_deserializer=chatsession_dot_v1_dot_chat__session__pb2.SearchMessagesResponse.FromString,
+                _registered_method=True)
+        self.ExportSession = channel.unary_stream(
+                '/chatsession.v1.ChatSessionService/ExportSession',
+                request_serializer=chatsession_dot_v1_dot_chat__session__pb2.ExportSessionRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.ImportSession = channel.stream_unary(
+                '/chatsession.v1.ChatSessionService/ImportSession',
+                request_serializer=chatsession_dot_v1_dot_chat__session__pb2.ImportSessionRequest.SerializeToString,
+                response_deserializer=chatsession_dot_v1_dot_chat__session__pb2.Session.FromString,
+                _registered_method=True)
+        self.EraseOwner = channel.unary_unary(
+                '/chatsession.v1.ChatSessionService/EraseOwner',
+                request_serializer=chatsession_dot_v1_dot_chat__session__pb2.EraseOwnerRequest.SerializeToString,
+                response_deserializer=chatsession_dot_v1_dot_chat__session__pb2.Erasure.FromString,
+                _registered_method=True)
+        self.GetErasure = channel.unary_unary(
+                '/chatsession.v1.ChatSessionService/GetErasure',
+                request_serializer=chatsession_dot_v1_dot_chat__session__pb2.GetErasureRequest.SerializeToString,
+                response_deserializer=chatsession_dot_v1_dot_chat__session__pb2.Erasure.FromString,
+                _registered_method=True)
 
 
 class ChatSessionServiceServicer(object):
@@ -110,6 +142,7 @@ class ChatSessionServiceServicer(object):
     Ids are 1 to 64 characters of `[A-Za-z0-9_-]`, the first one a letter or digit.
     Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose reason is a name of `ErrorReason`.
     Any method may answer STORE_UNAVAILABLE, SHUTTING_DOWN, OVERLOADED, CALLER_DEADLINE_EXCEEDED and INTERNAL_ERROR.
+    Sessions belong to whoever created them: somebody else's is SESSION_NOT_FOUND, on every method.
     Clients skip event kinds, fields and enum values that they do not know.
     A field of this contract that the server does not serve yet is refused with INVALID_FIELD by its name, never ignored.
     """
@@ -117,6 +150,7 @@ class ChatSessionServiceServicer(object):
     def CreateSession(self, request, context):
         """Creates a session. Errors: INVALID_FIELD, SESSION_EXISTS.
 
+        With a `session_id` or a `request_id` a repeat is safe: the same request answers the same session, as it is now.
         Over REST, `POST /session` with no body or `{}` answers `{"sessionId": "..."}`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -131,14 +165,15 @@ class ChatSessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists the caller's sessions. Errors: INVALID_FIELD.
+        """Lists the caller's sessions; expired ones are not among them. Errors: INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSession(self, request, context):
-        """Changes a session's settings. Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
+        """Changes a session's settings. Turns that are accepted from now on use them; a running one goes on as it began.
+        Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,6 +181,7 @@ class ChatSessionServiceServicer(object):
 
     def DeleteSession(self, request, context):
         """Deletes a session: from this answer on it is gone for every reader, and a running turn is cancelled.
+        Until `purge_time` UndeleteSession brings it back.
         Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -216,6 +252,61 @@ class ChatSessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UndeleteSession(self, request, context):
+        """Brings a deleted session back, until its `purge_time`. Its idle time counts from now on; a turn that was cancelled
+        stays so. A session that is not deleted is returned unchanged.
+        Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchMessages(self, request, context):
+        """Finds messages in the caller's sessions, newest first. Those of sessions that are gone are never found.
+        Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED (the last two only with a `session_id`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportSession(self, request, context):
+        """Streams a session as a file: all that is needed to restore it, in either kind of store.
+
+        The file is `application/x-ndjson`, cut anywhere. Its lines are JSON objects: first the session
+        (`"kind": "session"`), then its ended turns in order (`"kind": "turn"`), last `"kind": "end"` with the count of turns
+        and the SHA-256 of all bytes before that line, which tells a file that is cut or damaged.
+        A running turn is not in it.
+        Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportSession(self, request_iterator, context):
+        """Makes a session of the caller's of a file that ExportSession wrote. It appears whole or not at all.
+
+        Over gRPC the first request names the session, and each carries a piece of the file.
+        Errors: INVALID_FIELD, INVALID_IMPORT, SESSION_EXISTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseOwner(self, request, context):
+        """Begins to erase all sessions that the caller has now, deleted and expired ones too: for good, at once, with no way
+        back. Sessions that are created later are not touched. If an erasure of the caller's is under way, it is answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetErasure(self, request, context):
+        """Returns how far an erasure of the caller's has come. Errors: INVALID_FIELD, ERASURE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ChatSessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -274,6 +365,36 @@ def add_ChatSessionServiceServicer_to_server(servicer, server):
                     request_deserializer=chatsession_dot_v1_dot_chat__session__pb2.GetHistoryRequest.FromString,
                     response_serializer=chatsession_dot_v1_dot_chat__session__pb2.GetHistoryResponse.SerializeToString,
             ),
+            'UndeleteSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteSession,
+                    request_deserializer=chatsession_dot_v1_dot_chat__session__pb2.UndeleteSessionRequest.FromString,
+                    response_serializer=chatsession_dot_v1_dot_chat__session__pb2.Session.SerializeToString,
+            ),
+            'SearchMessages': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchMessages,
+                    request_deserializer=chatsession_dot_v1_dot_chat__session__pb2.SearchMessagesRequest.FromString,
+                    response_serializer=chatsession_dot_v1_dot_chat__session__pb2.SearchMessagesResponse.SerializeToString,
+            ),
+            'ExportSession': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportSession,
+                    request_deserializer=chatsession_dot_v1_dot_chat__session__pb2.ExportSessionRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ImportSession': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportSession,
+                    request_deserializer=chatsession_dot_v1_dot_chat__session__pb2.ImportSessionRequest.FromString,
+                    response_serializer=chatsession_dot_v1_dot_chat__session__pb2.Session.SerializeToString,
+            ),
+            'EraseOwner': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseOwner,
+                    request_deserializer=chatsession_dot_v1_dot_chat__session__pb2.EraseOwnerRequest.FromString,
+                    response_serializer=chatsession_dot_v1_dot_chat__session__pb2.Erasure.SerializeToString,
+            ),
+            'GetErasure': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetErasure,
+                    request_deserializer=chatsession_dot_v1_dot_chat__session__pb2.GetErasureRequest.FromString,
+                    response_serializer=chatsession_dot_v1_dot_chat__session__pb2.Erasure.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'chatsession.v1.ChatSessionService', rpc_method_handlers)
@@ -291,6 +412,7 @@ class ChatSessionService(object):
     Ids are 1 to 64 characters of `[A-Za-z0-9_-]`, the first one a letter or digit.
     Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose reason is a name of `ErrorReason`.
     Any method may answer STORE_UNAVAILABLE, SHUTTING_DOWN, OVERLOADED, CALLER_DEADLINE_EXCEEDED and INTERNAL_ERROR.
+    Sessions belong to whoever created them: somebody else's is SESSION_NOT_FOUND, on every method.
     Clients skip event kinds, fields and enum values that they do not know.
     A field of this contract that the server does not serve yet is refused with INVALID_FIELD by its name, never ignored.
     """
@@ -582,6 +704,168 @@ class ChatSessionService(object):
             '/chatsession.v1.ChatSessionService/GetHistory',
             chatsession_dot_v1_dot_chat__session__pb2.GetHistoryRequest.SerializeToString,
             chatsession_dot_v1_dot_chat__session__pb2.GetHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatsession.v1.ChatSessionService/UndeleteSession',
+            chatsession_dot_v1_dot_chat__session__pb2.UndeleteSessionRequest.SerializeToString,
+            chatsession_dot_v1_dot_chat__session__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatsession.v1.ChatSessionService/SearchMessages',
+            chatsession_dot_v1_dot_chat__session__pb2.SearchMessagesRequest.SerializeToString,
+            chatsession_dot_v1_dot_chat__session__pb2.SearchMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/chatsession.v1.ChatSessionService/ExportSession',
+            chatsession_dot_v1_dot_chat__session__pb2.ExportSessionRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportSession(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/chatsession.v1.ChatSessionService/ImportSession',
+            chatsession_dot_v1_dot_chat__session__pb2.ImportSessionRequest.SerializeToString,
+            chatsession_dot_v1_dot_chat__session__pb2.Session.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseOwner(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatsession.v1.ChatSessionService/EraseOwner',
+            chatsession_dot_v1_dot_chat__session__pb2.EraseOwnerRequest.SerializeToString,
+            chatsession_dot_v1_dot_chat__session__pb2.Erasure.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetErasure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chatsession.v1.ChatSessionService/GetErasure',
+            chatsession_dot_v1_dot_chat__session__pb2.GetErasureRequest.SerializeToString,
+            chatsession_dot_v1_dot_chat__session__pb2.Erasure.FromString,
             options,
             channel_credentials,
             insecure,

@@ -9,9 +9,11 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_UNSPECIFIED: _ClassVar[ErrorReason]
     INVALID_FIELD: _ClassVar[ErrorReason]
     MESSAGE_TOO_LARGE: _ClassVar[ErrorReason]
+    INVALID_IMPORT: _ClassVar[ErrorReason]
     SESSION_NOT_FOUND: _ClassVar[ErrorReason]
     SESSION_EXPIRED: _ClassVar[ErrorReason]
     TURN_NOT_FOUND: _ClassVar[ErrorReason]
+    ERASURE_NOT_FOUND: _ClassVar[ErrorReason]
     SESSION_BUSY: _ClassVar[ErrorReason]
     STALE_HISTORY: _ClassVar[ErrorReason]
     STALE_ETAG: _ClassVar[ErrorReason]
@@ -48,9 +50,11 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 ERROR_REASON_UNSPECIFIED: ErrorReason
 INVALID_FIELD: ErrorReason
 MESSAGE_TOO_LARGE: ErrorReason
+INVALID_IMPORT: ErrorReason
 SESSION_NOT_FOUND: ErrorReason
 SESSION_EXPIRED: ErrorReason
 TURN_NOT_FOUND: ErrorReason
+ERASURE_NOT_FOUND: ErrorReason
 SESSION_BUSY: ErrorReason
 STALE_HISTORY: ErrorReason
 STALE_ETAG: ErrorReason

@@ -13,6 +13,8 @@ import {
   type ClientOptions,
   type ClientReadableStream,
   type ClientUnaryCall,
+  type ClientWritableStream,
+  type handleClientStreamingCall,
   type handleServerStreamingCall,
   type handleUnaryCall,
   makeGenericClientConstructor,
@@ -20,6 +22,7 @@ import {
   type ServiceError,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
+import { HttpBody } from "../../google/api/httpbody.js";
 import { Duration } from "../../google/protobuf/duration.js";
 import { FieldMask } from "../../google/protobuf/field_mask.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
@@ -100,16 +103,20 @@ export interface Session {
   settings:
     | ModelSettings
     | undefined;
-  /** When the session ends by itself. Absent: never, or by the server's own limit. */
+  /** When the session ends by itself. Absent: as the server's settings say, which is never unless they say otherwise. */
   expiration:
     | //
-    /** From this instant on the session is gone. */
+    /** From this instant on the session is gone. In the future, by at most 100 years; cut to milliseconds. */
     { $case: "expireTime"; expireTime: Date }
     | //
-    /** Input only: the same, counted from now. */
+    /** Input only: the same, counted from now. More than nothing, at most 100 years. */
     { $case: "ttl"; ttl: Duration }
     | undefined;
-  /** The session is gone when no turn has run for this long. */
+  /**
+   * The session is gone when no turn has run for this long, counted from the end of its last turn, or from when this
+   * was set, or the session created, imported or undeleted, whatever came last. A running turn holds it off.
+   * Absent: as the server's settings say. At most 100 years.
+   */
   idleTtl:
     | Duration
     | undefined;
@@ -131,12 +138,17 @@ export interface Session {
   deleteTime:
     | Date
     | undefined;
-  /** When a deleted or expired session is removed for good. */
+  /**
+   * When the session is removed for good: some time after it was deleted, or after it expires as things stand. A session
+   * with `idle_ttl` has none while a turn runs.
+   */
   purgeTime:
     | Date
     | undefined;
   /** Weak entity tag, with its quotes, of the settings (not of the turns). */
   etag: string;
+  /** Grows by one with each change of the settings, from 1. */
+  settingsVersion: number;
 }
 
 export interface Session_LabelsEntry {
@@ -147,15 +159,19 @@ export interface Session_LabelsEntry {
 /** Request of CreateSession. */
 export interface CreateSessionRequest {
   /**
-   * Id for the session, chosen by the caller; empty lets the server choose. Repeating the same request with the same
-   * id answers the same session.
+   * Id for the session, chosen by the caller; empty lets the server choose. Ids are unique among all callers. Repeating
+   * the same request with the same id answers the same session; anything else is refused with SESSION_EXISTS, also while
+   * a session of this id is deleted or expired and not yet removed.
    */
   sessionId: string;
   /** Title, labels, instructions, settings and expiration of the session; all optional. */
   session:
     | Session
     | undefined;
-  /** Makes repeats safe without a chosen id: 1 to 128 characters of `[!-~]`. */
+  /**
+   * Makes repeats safe without a chosen id: 1 to 128 characters of `[!-~]`. Also taken from the metadata
+   * `idempotency-key`. The id of the session is then made of it, so that it counts as long as the session is there.
+   */
   requestId: string;
   /** FULL adds `session` to the answer. */
   view: View;
@@ -181,7 +197,11 @@ export interface ListSessionsRequest {
   pageSize: number;
   /** `next_page_token` of the page before; all other fields must be as they were then. */
   pageToken: string;
-  /** Which sessions, in AIP-160 syntax. */
+  /**
+   * Which sessions, in a part of AIP-160's syntax: restrictions joined by AND. `labels.KEY = "VALUE"`, `labels:KEY`,
+   * `title = "TEXT"`, `title:"TEXT"` (contains, in any case), and `create_time`, `update_time` or `expire_time` with
+   * `<`, `<=`, `>`, `>=` and a time in RFC 3339. Empty = all.
+   */
   filter: string;
   /** `update_time`, `update_time desc` (the default), `create_time` or `create_time desc`. */
   orderBy: string;
@@ -201,11 +221,18 @@ export interface ListSessionsResponse {
 export interface UpdateSessionRequest {
   /** Id of the session. */
   sessionId: string;
-  /** New values. `session.session_id` is empty or the same id; a non-empty `session.etag` must be the current one. */
+  /**
+   * New values. `session.session_id` is empty or the same id; a non-empty `session.etag` must be the current one. Fields
+   * that are output only are ignored here.
+   */
   session:
     | Session
     | undefined;
-  /** Which fields to change; absent means all that are set, `*` means all. */
+  /**
+   * Which fields to change: `title`, `labels` (as a whole), `instructions`, `settings`, `settings.FIELD`, `expire_time`,
+   * `ttl`, `idle_ttl`. Absent means all that are set, `*` means all. A field that is named and not set is cleared; a
+   * cleared expiration is as the server's settings say.
+   */
   updateMask: string[] | undefined;
 }
 
@@ -344,7 +371,11 @@ export interface Turn {
     | Date
     | undefined;
   /** When it ended. Set = the turn is over. */
-  endTime: Date | undefined;
+  endTime:
+    | Date
+    | undefined;
+  /** The version of the session's settings that the turn was accepted under. */
+  settingsVersion: number;
 }
 
 /** How a turn stands. `end_time` says whether it is over, also for states added later. */
@@ -499,6 +530,118 @@ export interface GetHistoryResponse {
   activeTurnId?: string | undefined;
 }
 
+/** Request of UndeleteSession. */
+export interface UndeleteSessionRequest {
+  /** Id of the session. */
+  sessionId: string;
+}
+
+/** Request of SearchMessages. */
+export interface SearchMessagesRequest {
+  /**
+   * Words that a message must all have, in any case and with or without accents; `"words in quotes"` must stand
+   * together. 1 to 256 characters.
+   */
+  query: string;
+  /** Only messages of this session; empty searches all. */
+  sessionId: string;
+  /** At most this many matches in the answer; 0 means 20, more than 100 means 100. Fewer does not mean the end. */
+  pageSize: number;
+  /** `next_page_token` of the page before; all other fields must be as they were then. */
+  pageToken: string;
+}
+
+/** Answer of SearchMessages. */
+export interface SearchMessagesResponse {
+  /** What was found, newest first. */
+  matches: MessageMatch[];
+  /** Token of the next page; empty on the last. */
+  nextPageToken: string;
+}
+
+/** A message that was found. */
+export interface MessageMatch {
+  /** Id of its session. */
+  sessionId: string;
+  /** Id of its turn. */
+  turnId: string;
+  /** Number of the message. */
+  seq: number;
+  /** Who said it: `user` or `assistant`. */
+  role: string;
+  /** When it was saved. */
+  createTime:
+    | Date
+    | undefined;
+  /** A part of its text around what was found. */
+  snippet: string;
+  /** What was found in `snippet`, in order. */
+  spans: Span[];
+}
+
+/** A piece of a text, counted in Unicode code points. */
+export interface Span {
+  /** Its first code point, from 0. */
+  start: number;
+  /** The one after its last. */
+  end: number;
+}
+
+/** Request of ExportSession. */
+export interface ExportSessionRequest {
+  /** Id of the session. */
+  sessionId: string;
+}
+
+/** Request of ImportSession: the file, in as many pieces as one likes. */
+export interface ImportSessionRequest {
+  /** Id for the session; empty takes the one in the file. Of the first request only. */
+  sessionId: string;
+  /** A piece of the file. */
+  file: HttpBody | undefined;
+}
+
+/** Request of EraseOwner. */
+export interface EraseOwnerRequest {
+}
+
+/** Request of GetErasure. */
+export interface GetErasureRequest {
+  /** Id of the erasure. */
+  erasureId: string;
+}
+
+/** The erasing of all sessions of a caller: its progress, and in the end its receipt. */
+export interface Erasure {
+  /** Id of the erasure. */
+  erasureId: string;
+  /** How it stands. */
+  state: Erasure_State;
+  /** How many sessions there were when it began. */
+  sessionsTotal: number;
+  /** How many of them are erased. */
+  sessionsErased: number;
+  /** How many turns are erased. */
+  turnsErased: number;
+  /** When it began. Sessions that were created later are not touched. */
+  createTime:
+    | Date
+    | undefined;
+  /** When it was done; absent while it runs. */
+  endTime: Date | undefined;
+}
+
+/** How an erasure stands. */
+export enum Erasure_State {
+  /** STATE_UNSPECIFIED - Not set. Never sent. */
+  STATE_UNSPECIFIED = 0,
+  /** RUNNING - Under way, also if a process that worked on it is gone: another goes on with it. */
+  RUNNING = 1,
+  /** DONE - All is erased. */
+  DONE = 2,
+  UNRECOGNIZED = -1,
+}
+
 function createBaseModelSettings(): ModelSettings {
   return {
     model: undefined,
@@ -637,6 +780,7 @@ function createBaseSession(): Session {
     deleteTime: undefined,
     purgeTime: undefined,
     etag: "",
+    settingsVersion: 0,
   };
 }
 
@@ -688,6 +832,9 @@ export const Session: MessageFns<Session> = {
     }
     if (message.etag !== "") {
       writer.uint32(122).string(message.etag);
+    }
+    if (message.settingsVersion !== 0) {
+      writer.uint32(128).int32(message.settingsVersion);
     }
     return writer;
   },
@@ -831,6 +978,14 @@ export const Session: MessageFns<Session> = {
             message.etag = reader.string();
             continue;
           }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.settingsVersion = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -887,6 +1042,7 @@ export const Session: MessageFns<Session> = {
     message.deleteTime = object.deleteTime ?? undefined;
     message.purgeTime = object.purgeTime ?? undefined;
     message.etag = object.etag ?? "";
+    message.settingsVersion = object.settingsVersion ?? 0;
     return message;
   },
 };
@@ -1951,6 +2107,7 @@ function createBaseTurn(): Turn {
     requestId: undefined,
     createTime: undefined,
     endTime: undefined,
+    settingsVersion: 0,
   };
 }
 
@@ -2000,6 +2157,9 @@ export const Turn: MessageFns<Turn> = {
     }
     if (message.endTime !== undefined) {
       Timestamp.encode(toTimestamp(message.endTime), writer.uint32(122).fork()).join();
+    }
+    if (message.settingsVersion !== 0) {
+      writer.uint32(248).int32(message.settingsVersion);
     }
     return writer;
   },
@@ -2137,6 +2297,14 @@ export const Turn: MessageFns<Turn> = {
             message.endTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 31: {
+            if (tag !== 248) {
+              break;
+            }
+
+            message.settingsVersion = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2173,6 +2341,7 @@ export const Turn: MessageFns<Turn> = {
     message.requestId = object.requestId ?? undefined;
     message.createTime = object.createTime ?? undefined;
     message.endTime = object.endTime ?? undefined;
+    message.settingsVersion = object.settingsVersion ?? 0;
     return message;
   },
 };
@@ -3027,6 +3196,768 @@ export const GetHistoryResponse: MessageFns<GetHistoryResponse> = {
   },
 };
 
+function createBaseUndeleteSessionRequest(): UndeleteSessionRequest {
+  return { sessionId: "" };
+}
+
+export const UndeleteSessionRequest: MessageFns<UndeleteSessionRequest> = {
+  encode(message: UndeleteSessionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sessionId !== "") {
+      writer.uint32(10).string(message.sessionId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UndeleteSessionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUndeleteSessionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<UndeleteSessionRequest>, I>>(base?: I): UndeleteSessionRequest {
+    return UndeleteSessionRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UndeleteSessionRequest>, I>>(object: I): UndeleteSessionRequest {
+    const message = createBaseUndeleteSessionRequest();
+    message.sessionId = object.sessionId ?? "";
+    return message;
+  },
+};
+
+function createBaseSearchMessagesRequest(): SearchMessagesRequest {
+  return { query: "", sessionId: "", pageSize: 0, pageToken: "" };
+}
+
+export const SearchMessagesRequest: MessageFns<SearchMessagesRequest> = {
+  encode(message: SearchMessagesRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.query !== "") {
+      writer.uint32(10).string(message.query);
+    }
+    if (message.sessionId !== "") {
+      writer.uint32(18).string(message.sessionId);
+    }
+    if (message.pageSize !== 0) {
+      writer.uint32(24).int32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(34).string(message.pageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SearchMessagesRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSearchMessagesRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.query = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.pageSize = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<SearchMessagesRequest>, I>>(base?: I): SearchMessagesRequest {
+    return SearchMessagesRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SearchMessagesRequest>, I>>(object: I): SearchMessagesRequest {
+    const message = createBaseSearchMessagesRequest();
+    message.query = object.query ?? "";
+    message.sessionId = object.sessionId ?? "";
+    message.pageSize = object.pageSize ?? 0;
+    message.pageToken = object.pageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseSearchMessagesResponse(): SearchMessagesResponse {
+  return { matches: [], nextPageToken: "" };
+}
+
+export const SearchMessagesResponse: MessageFns<SearchMessagesResponse> = {
+  encode(message: SearchMessagesResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.matches) {
+      MessageMatch.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SearchMessagesResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSearchMessagesResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.matches.push(MessageMatch.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<SearchMessagesResponse>, I>>(base?: I): SearchMessagesResponse {
+    return SearchMessagesResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SearchMessagesResponse>, I>>(object: I): SearchMessagesResponse {
+    const message = createBaseSearchMessagesResponse();
+    message.matches = object.matches?.map((e) => MessageMatch.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseMessageMatch(): MessageMatch {
+  return { sessionId: "", turnId: "", seq: 0, role: "", createTime: undefined, snippet: "", spans: [] };
+}
+
+export const MessageMatch: MessageFns<MessageMatch> = {
+  encode(message: MessageMatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sessionId !== "") {
+      writer.uint32(10).string(message.sessionId);
+    }
+    if (message.turnId !== "") {
+      writer.uint32(18).string(message.turnId);
+    }
+    if (message.seq !== 0) {
+      writer.uint32(24).int32(message.seq);
+    }
+    if (message.role !== "") {
+      writer.uint32(34).string(message.role);
+    }
+    if (message.createTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.createTime), writer.uint32(42).fork()).join();
+    }
+    if (message.snippet !== "") {
+      writer.uint32(50).string(message.snippet);
+    }
+    for (const v of message.spans) {
+      Span.encode(v!, writer.uint32(58).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MessageMatch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMessageMatch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.turnId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.seq = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.role = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.snippet = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.spans.push(Span.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<MessageMatch>, I>>(base?: I): MessageMatch {
+    return MessageMatch.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<MessageMatch>, I>>(object: I): MessageMatch {
+    const message = createBaseMessageMatch();
+    message.sessionId = object.sessionId ?? "";
+    message.turnId = object.turnId ?? "";
+    message.seq = object.seq ?? 0;
+    message.role = object.role ?? "";
+    message.createTime = object.createTime ?? undefined;
+    message.snippet = object.snippet ?? "";
+    message.spans = object.spans?.map((e) => Span.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseSpan(): Span {
+  return { start: 0, end: 0 };
+}
+
+export const Span: MessageFns<Span> = {
+  encode(message: Span, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.start !== 0) {
+      writer.uint32(8).int32(message.start);
+    }
+    if (message.end !== 0) {
+      writer.uint32(16).int32(message.end);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Span {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSpan();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.start = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.end = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Span>, I>>(base?: I): Span {
+    return Span.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Span>, I>>(object: I): Span {
+    const message = createBaseSpan();
+    message.start = object.start ?? 0;
+    message.end = object.end ?? 0;
+    return message;
+  },
+};
+
+function createBaseExportSessionRequest(): ExportSessionRequest {
+  return { sessionId: "" };
+}
+
+export const ExportSessionRequest: MessageFns<ExportSessionRequest> = {
+  encode(message: ExportSessionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sessionId !== "") {
+      writer.uint32(10).string(message.sessionId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExportSessionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExportSessionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ExportSessionRequest>, I>>(base?: I): ExportSessionRequest {
+    return ExportSessionRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ExportSessionRequest>, I>>(object: I): ExportSessionRequest {
+    const message = createBaseExportSessionRequest();
+    message.sessionId = object.sessionId ?? "";
+    return message;
+  },
+};
+
+function createBaseImportSessionRequest(): ImportSessionRequest {
+  return { sessionId: "", file: undefined };
+}
+
+export const ImportSessionRequest: MessageFns<ImportSessionRequest> = {
+  encode(message: ImportSessionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sessionId !== "") {
+      writer.uint32(10).string(message.sessionId);
+    }
+    if (message.file !== undefined) {
+      HttpBody.encode(message.file, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ImportSessionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImportSessionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.file = HttpBody.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ImportSessionRequest>, I>>(base?: I): ImportSessionRequest {
+    return ImportSessionRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ImportSessionRequest>, I>>(object: I): ImportSessionRequest {
+    const message = createBaseImportSessionRequest();
+    message.sessionId = object.sessionId ?? "";
+    message.file = (object.file !== undefined && object.file !== null) ? HttpBody.fromPartial(object.file) : undefined;
+    return message;
+  },
+};
+
+function createBaseEraseOwnerRequest(): EraseOwnerRequest {
+  return {};
+}
+
+export const EraseOwnerRequest: MessageFns<EraseOwnerRequest> = {
+  encode(_: EraseOwnerRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): EraseOwnerRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEraseOwnerRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<EraseOwnerRequest>, I>>(base?: I): EraseOwnerRequest {
+    return EraseOwnerRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<EraseOwnerRequest>, I>>(_: I): EraseOwnerRequest {
+    const message = createBaseEraseOwnerRequest();
+    return message;
+  },
+};
+
+function createBaseGetErasureRequest(): GetErasureRequest {
+  return { erasureId: "" };
+}
+
+export const GetErasureRequest: MessageFns<GetErasureRequest> = {
+  encode(message: GetErasureRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.erasureId !== "") {
+      writer.uint32(10).string(message.erasureId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetErasureRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetErasureRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.erasureId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<GetErasureRequest>, I>>(base?: I): GetErasureRequest {
+    return GetErasureRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetErasureRequest>, I>>(object: I): GetErasureRequest {
+    const message = createBaseGetErasureRequest();
+    message.erasureId = object.erasureId ?? "";
+    return message;
+  },
+};
+
+function createBaseErasure(): Erasure {
+  return {
+    erasureId: "",
+    state: 0,
+    sessionsTotal: 0,
+    sessionsErased: 0,
+    turnsErased: 0,
+    createTime: undefined,
+    endTime: undefined,
+  };
+}
+
+export const Erasure: MessageFns<Erasure> = {
+  encode(message: Erasure, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.erasureId !== "") {
+      writer.uint32(10).string(message.erasureId);
+    }
+    if (message.state !== 0) {
+      writer.uint32(16).int32(message.state);
+    }
+    if (message.sessionsTotal !== 0) {
+      writer.uint32(24).int32(message.sessionsTotal);
+    }
+    if (message.sessionsErased !== 0) {
+      writer.uint32(32).int32(message.sessionsErased);
+    }
+    if (message.turnsErased !== 0) {
+      writer.uint32(40).int32(message.turnsErased);
+    }
+    if (message.createTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.createTime), writer.uint32(50).fork()).join();
+    }
+    if (message.endTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.endTime), writer.uint32(58).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Erasure {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseErasure();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.erasureId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.state = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.sessionsTotal = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.sessionsErased = reader.int32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.turnsErased = reader.int32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.endTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Erasure>, I>>(base?: I): Erasure {
+    return Erasure.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Erasure>, I>>(object: I): Erasure {
+    const message = createBaseErasure();
+    message.erasureId = object.erasureId ?? "";
+    message.state = object.state ?? 0;
+    message.sessionsTotal = object.sessionsTotal ?? 0;
+    message.sessionsErased = object.sessionsErased ?? 0;
+    message.turnsErased = object.turnsErased ?? 0;
+    message.createTime = object.createTime ?? undefined;
+    message.endTime = object.endTime ?? undefined;
+    return message;
+  },
+};
+
 /**
  * Keeps chat sessions with a language model.
  *
@@ -3036,6 +3967,7 @@ export const GetHistoryResponse: MessageFns<GetHistoryResponse> = {
  * Ids are 1 to 64 characters of `[A-Za-z0-9_-]`, the first one a letter or digit.
  * Every error is a `google.rpc.Status` with a `google.rpc.ErrorInfo` whose reason is a name of `ErrorReason`.
  * Any method may answer STORE_UNAVAILABLE, SHUTTING_DOWN, OVERLOADED, CALLER_DEADLINE_EXCEEDED and INTERNAL_ERROR.
+ * Sessions belong to whoever created them: somebody else's is SESSION_NOT_FOUND, on every method.
  * Clients skip event kinds, fields and enum values that they do not know.
  * A field of this contract that the server does not serve yet is refused with INVALID_FIELD by its name, never ignored.
  */
@@ -3044,6 +3976,7 @@ export const ChatSessionServiceService = {
   /**
    * Creates a session. Errors: INVALID_FIELD, SESSION_EXISTS.
    *
+   * With a `session_id` or a `request_id` a repeat is safe: the same request answers the same session, as it is now.
    * Over REST, `POST /session` with no body or `{}` answers `{"sessionId": "..."}`.
    */
   createSession: {
@@ -3066,7 +3999,7 @@ export const ChatSessionServiceService = {
     responseSerialize: (value: Session): Buffer => Buffer.from(Session.encode(value).finish()),
     responseDeserialize: (value: Buffer): Session => Session.decode(value),
   },
-  /** Lists the caller's sessions. Errors: INVALID_FIELD. */
+  /** Lists the caller's sessions; expired ones are not among them. Errors: INVALID_FIELD. */
   listSessions: {
     path: "/chatsession.v1.ChatSessionService/ListSessions" as const,
     requestStream: false as const,
@@ -3077,7 +4010,10 @@ export const ChatSessionServiceService = {
       Buffer.from(ListSessionsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListSessionsResponse => ListSessionsResponse.decode(value),
   },
-  /** Changes a session's settings. Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG. */
+  /**
+   * Changes a session's settings. Turns that are accepted from now on use them; a running one goes on as it began.
+   * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
+   */
   updateSession: {
     path: "/chatsession.v1.ChatSessionService/UpdateSession" as const,
     requestStream: false as const,
@@ -3089,6 +4025,7 @@ export const ChatSessionServiceService = {
   },
   /**
    * Deletes a session: from this answer on it is gone for every reader, and a running turn is cancelled.
+   * Until `purge_time` UndeleteSession brings it back.
    * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
    */
   deleteSession: {
@@ -3192,23 +4129,114 @@ export const ChatSessionServiceService = {
     responseSerialize: (value: GetHistoryResponse): Buffer => Buffer.from(GetHistoryResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): GetHistoryResponse => GetHistoryResponse.decode(value),
   },
+  /**
+   * Brings a deleted session back, until its `purge_time`. Its idle time counts from now on; a turn that was cancelled
+   * stays so. A session that is not deleted is returned unchanged.
+   * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
+   */
+  undeleteSession: {
+    path: "/chatsession.v1.ChatSessionService/UndeleteSession" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: UndeleteSessionRequest): Buffer =>
+      Buffer.from(UndeleteSessionRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UndeleteSessionRequest => UndeleteSessionRequest.decode(value),
+    responseSerialize: (value: Session): Buffer => Buffer.from(Session.encode(value).finish()),
+    responseDeserialize: (value: Buffer): Session => Session.decode(value),
+  },
+  /**
+   * Finds messages in the caller's sessions, newest first. Those of sessions that are gone are never found.
+   * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED (the last two only with a `session_id`).
+   */
+  searchMessages: {
+    path: "/chatsession.v1.ChatSessionService/SearchMessages" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: SearchMessagesRequest): Buffer =>
+      Buffer.from(SearchMessagesRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): SearchMessagesRequest => SearchMessagesRequest.decode(value),
+    responseSerialize: (value: SearchMessagesResponse): Buffer =>
+      Buffer.from(SearchMessagesResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): SearchMessagesResponse => SearchMessagesResponse.decode(value),
+  },
+  /**
+   * Streams a session as a file: all that is needed to restore it, in either kind of store.
+   *
+   * The file is `application/x-ndjson`, cut anywhere. Its lines are JSON objects: first the session
+   * (`"kind": "session"`), then its ended turns in order (`"kind": "turn"`), last `"kind": "end"` with the count of turns
+   * and the SHA-256 of all bytes before that line, which tells a file that is cut or damaged.
+   * A running turn is not in it.
+   * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
+   */
+  exportSession: {
+    path: "/chatsession.v1.ChatSessionService/ExportSession" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: ExportSessionRequest): Buffer => Buffer.from(ExportSessionRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ExportSessionRequest => ExportSessionRequest.decode(value),
+    responseSerialize: (value: HttpBody): Buffer => Buffer.from(HttpBody.encode(value).finish()),
+    responseDeserialize: (value: Buffer): HttpBody => HttpBody.decode(value),
+  },
+  /**
+   * Makes a session of the caller's of a file that ExportSession wrote. It appears whole or not at all.
+   *
+   * Over gRPC the first request names the session, and each carries a piece of the file.
+   * Errors: INVALID_FIELD, INVALID_IMPORT, SESSION_EXISTS.
+   */
+  importSession: {
+    path: "/chatsession.v1.ChatSessionService/ImportSession" as const,
+    requestStream: true as const,
+    responseStream: false as const,
+    requestSerialize: (value: ImportSessionRequest): Buffer => Buffer.from(ImportSessionRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ImportSessionRequest => ImportSessionRequest.decode(value),
+    responseSerialize: (value: Session): Buffer => Buffer.from(Session.encode(value).finish()),
+    responseDeserialize: (value: Buffer): Session => Session.decode(value),
+  },
+  /**
+   * Begins to erase all sessions that the caller has now, deleted and expired ones too: for good, at once, with no way
+   * back. Sessions that are created later are not touched. If an erasure of the caller's is under way, it is answered.
+   */
+  eraseOwner: {
+    path: "/chatsession.v1.ChatSessionService/EraseOwner" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: EraseOwnerRequest): Buffer => Buffer.from(EraseOwnerRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): EraseOwnerRequest => EraseOwnerRequest.decode(value),
+    responseSerialize: (value: Erasure): Buffer => Buffer.from(Erasure.encode(value).finish()),
+    responseDeserialize: (value: Buffer): Erasure => Erasure.decode(value),
+  },
+  /** Returns how far an erasure of the caller's has come. Errors: INVALID_FIELD, ERASURE_NOT_FOUND. */
+  getErasure: {
+    path: "/chatsession.v1.ChatSessionService/GetErasure" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: GetErasureRequest): Buffer => Buffer.from(GetErasureRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetErasureRequest => GetErasureRequest.decode(value),
+    responseSerialize: (value: Erasure): Buffer => Buffer.from(Erasure.encode(value).finish()),
+    responseDeserialize: (value: Buffer): Erasure => Erasure.decode(value),
+  },
 } as const;
 
 export interface ChatSessionServiceServer extends UntypedServiceImplementation {
   /**
    * Creates a session. Errors: INVALID_FIELD, SESSION_EXISTS.
    *
+   * With a `session_id` or a `request_id` a repeat is safe: the same request answers the same session, as it is now.
    * Over REST, `POST /session` with no body or `{}` answers `{"sessionId": "..."}`.
    */
   createSession: handleUnaryCall<CreateSessionRequest, CreateSessionResponse>;
   /** Returns a session. Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED. */
   getSession: handleUnaryCall<GetSessionRequest, Session>;
-  /** Lists the caller's sessions. Errors: INVALID_FIELD. */
+  /** Lists the caller's sessions; expired ones are not among them. Errors: INVALID_FIELD. */
   listSessions: handleUnaryCall<ListSessionsRequest, ListSessionsResponse>;
-  /** Changes a session's settings. Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG. */
+  /**
+   * Changes a session's settings. Turns that are accepted from now on use them; a running one goes on as it began.
+   * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
+   */
   updateSession: handleUnaryCall<UpdateSessionRequest, Session>;
   /**
    * Deletes a session: from this answer on it is gone for every reader, and a running turn is cancelled.
+   * Until `purge_time` UndeleteSession brings it back.
    * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
    */
   deleteSession: handleUnaryCall<DeleteSessionRequest, Session>;
@@ -3256,12 +4284,48 @@ export interface ChatSessionServiceServer extends UntypedServiceImplementation {
    * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
    */
   getHistory: handleUnaryCall<GetHistoryRequest, GetHistoryResponse>;
+  /**
+   * Brings a deleted session back, until its `purge_time`. Its idle time counts from now on; a turn that was cancelled
+   * stays so. A session that is not deleted is returned unchanged.
+   * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
+   */
+  undeleteSession: handleUnaryCall<UndeleteSessionRequest, Session>;
+  /**
+   * Finds messages in the caller's sessions, newest first. Those of sessions that are gone are never found.
+   * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED (the last two only with a `session_id`).
+   */
+  searchMessages: handleUnaryCall<SearchMessagesRequest, SearchMessagesResponse>;
+  /**
+   * Streams a session as a file: all that is needed to restore it, in either kind of store.
+   *
+   * The file is `application/x-ndjson`, cut anywhere. Its lines are JSON objects: first the session
+   * (`"kind": "session"`), then its ended turns in order (`"kind": "turn"`), last `"kind": "end"` with the count of turns
+   * and the SHA-256 of all bytes before that line, which tells a file that is cut or damaged.
+   * A running turn is not in it.
+   * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
+   */
+  exportSession: handleServerStreamingCall<ExportSessionRequest, HttpBody>;
+  /**
+   * Makes a session of the caller's of a file that ExportSession wrote. It appears whole or not at all.
+   *
+   * Over gRPC the first request names the session, and each carries a piece of the file.
+   * Errors: INVALID_FIELD, INVALID_IMPORT, SESSION_EXISTS.
+   */
+  importSession: handleClientStreamingCall<ImportSessionRequest, Session>;
+  /**
+   * Begins to erase all sessions that the caller has now, deleted and expired ones too: for good, at once, with no way
+   * back. Sessions that are created later are not touched. If an erasure of the caller's is under way, it is answered.
+   */
+  eraseOwner: handleUnaryCall<EraseOwnerRequest, Erasure>;
+  /** Returns how far an erasure of the caller's has come. Errors: INVALID_FIELD, ERASURE_NOT_FOUND. */
+  getErasure: handleUnaryCall<GetErasureRequest, Erasure>;
 }
 
 export interface ChatSessionServiceClient extends Client {
   /**
    * Creates a session. Errors: INVALID_FIELD, SESSION_EXISTS.
    *
+   * With a `session_id` or a `request_id` a repeat is safe: the same request answers the same session, as it is now.
    * Over REST, `POST /session` with no body or `{}` answers `{"sessionId": "..."}`.
    */
   createSession(
@@ -3295,7 +4359,7 @@ export interface ChatSessionServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: Session) => void,
   ): ClientUnaryCall;
-  /** Lists the caller's sessions. Errors: INVALID_FIELD. */
+  /** Lists the caller's sessions; expired ones are not among them. Errors: INVALID_FIELD. */
   listSessions(
     request: ListSessionsRequest,
     callback: (error: ServiceError | null, response: ListSessionsResponse) => void,
@@ -3311,7 +4375,10 @@ export interface ChatSessionServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListSessionsResponse) => void,
   ): ClientUnaryCall;
-  /** Changes a session's settings. Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG. */
+  /**
+   * Changes a session's settings. Turns that are accepted from now on use them; a running one goes on as it began.
+   * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
+   */
   updateSession(
     request: UpdateSessionRequest,
     callback: (error: ServiceError | null, response: Session) => void,
@@ -3329,6 +4396,7 @@ export interface ChatSessionServiceClient extends Client {
   ): ClientUnaryCall;
   /**
    * Deletes a session: from this answer on it is gone for every reader, and a running turn is cancelled.
+   * Until `purge_time` UndeleteSession brings it back.
    * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
    */
   deleteSession(
@@ -3452,6 +4520,117 @@ export interface ChatSessionServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: GetHistoryResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Brings a deleted session back, until its `purge_time`. Its idle time counts from now on; a turn that was cancelled
+   * stays so. A session that is not deleted is returned unchanged.
+   * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
+   */
+  undeleteSession(
+    request: UndeleteSessionRequest,
+    callback: (error: ServiceError | null, response: Session) => void,
+  ): ClientUnaryCall;
+  undeleteSession(
+    request: UndeleteSessionRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: Session) => void,
+  ): ClientUnaryCall;
+  undeleteSession(
+    request: UndeleteSessionRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: Session) => void,
+  ): ClientUnaryCall;
+  /**
+   * Finds messages in the caller's sessions, newest first. Those of sessions that are gone are never found.
+   * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED (the last two only with a `session_id`).
+   */
+  searchMessages(
+    request: SearchMessagesRequest,
+    callback: (error: ServiceError | null, response: SearchMessagesResponse) => void,
+  ): ClientUnaryCall;
+  searchMessages(
+    request: SearchMessagesRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: SearchMessagesResponse) => void,
+  ): ClientUnaryCall;
+  searchMessages(
+    request: SearchMessagesRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: SearchMessagesResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Streams a session as a file: all that is needed to restore it, in either kind of store.
+   *
+   * The file is `application/x-ndjson`, cut anywhere. Its lines are JSON objects: first the session
+   * (`"kind": "session"`), then its ended turns in order (`"kind": "turn"`), last `"kind": "end"` with the count of turns
+   * and the SHA-256 of all bytes before that line, which tells a file that is cut or damaged.
+   * A running turn is not in it.
+   * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
+   */
+  exportSession(request: ExportSessionRequest, options?: Partial<CallOptions>): ClientReadableStream<HttpBody>;
+  exportSession(
+    request: ExportSessionRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<HttpBody>;
+  /**
+   * Makes a session of the caller's of a file that ExportSession wrote. It appears whole or not at all.
+   *
+   * Over gRPC the first request names the session, and each carries a piece of the file.
+   * Errors: INVALID_FIELD, INVALID_IMPORT, SESSION_EXISTS.
+   */
+  importSession(
+    callback: (error: ServiceError | null, response: Session) => void,
+  ): ClientWritableStream<ImportSessionRequest>;
+  importSession(
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: Session) => void,
+  ): ClientWritableStream<ImportSessionRequest>;
+  importSession(
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: Session) => void,
+  ): ClientWritableStream<ImportSessionRequest>;
+  importSession(
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: Session) => void,
+  ): ClientWritableStream<ImportSessionRequest>;
+  /**
+   * Begins to erase all sessions that the caller has now, deleted and expired ones too: for good, at once, with no way
+   * back. Sessions that are created later are not touched. If an erasure of the caller's is under way, it is answered.
+   */
+  eraseOwner(
+    request: EraseOwnerRequest,
+    callback: (error: ServiceError | null, response: Erasure) => void,
+  ): ClientUnaryCall;
+  eraseOwner(
+    request: EraseOwnerRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: Erasure) => void,
+  ): ClientUnaryCall;
+  eraseOwner(
+    request: EraseOwnerRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: Erasure) => void,
+  ): ClientUnaryCall;
+  /** Returns how far an erasure of the caller's has come. Errors: INVALID_FIELD, ERASURE_NOT_FOUND. */
+  getErasure(
+    request: GetErasureRequest,
+    callback: (error: ServiceError | null, response: Erasure) => void,
+  ): ClientUnaryCall;
+  getErasure(
+    request: GetErasureRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: Erasure) => void,
+  ): ClientUnaryCall;
+  getErasure(
+    request: GetErasureRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: Erasure) => void,
   ): ClientUnaryCall;
 }
 

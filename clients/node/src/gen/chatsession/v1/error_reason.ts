@@ -16,6 +16,7 @@
  * - `committed`: for a send, `true`, `false` or `unknown`: whether the user message is saved.
  * - `turnId`: the turn that this error is about. `activeTurnId`: the turn that keeps the session busy.
  * - `lastSeq`: number of the newest message in the session's history.
+ * - `line`: the line of an imported file that is wrong, from 1.
  * - `retry`: for a send. `SAME_REQUEST`: repeat it unchanged after `google.rpc.RetryInfo.retry_delay`.
  *   `NEW_REQUEST_ID`: this request id is used up and would give this error again; send with another one.
  *   `NO`: repeating cannot help.
@@ -30,12 +31,19 @@ export enum ErrorReason {
   INVALID_FIELD = 1,
   /** MESSAGE_TOO_LARGE - INVALID_ARGUMENT. The message has more than 262,144 bytes of UTF-8. Nothing was saved. */
   MESSAGE_TOO_LARGE = 2,
+  /**
+   * INVALID_IMPORT - INVALID_ARGUMENT. The file is not one that ExportSession wrote, or it is cut or damaged, in line `line`. Nothing was
+   * saved.
+   */
+  INVALID_IMPORT = 3,
   /** SESSION_NOT_FOUND - NOT_FOUND. No such session, or it belongs to somebody else, or it was deleted. */
   SESSION_NOT_FOUND = 10,
   /** SESSION_EXPIRED - NOT_FOUND. The session was yours and has passed its expiry. */
   SESSION_EXPIRED = 11,
   /** TURN_NOT_FOUND - NOT_FOUND. The session has no such turn. */
   TURN_NOT_FOUND = 12,
+  /** ERASURE_NOT_FOUND - NOT_FOUND. The caller has no such erasure. */
+  ERASURE_NOT_FOUND = 13,
   /** SESSION_BUSY - ABORTED. Another turn is running (`activeTurnId`) and the call asked not to wait, or waited its whole deadline. */
   SESSION_BUSY = 20,
   /** STALE_HISTORY - ABORTED. `expected_last_seq` is not the session's newest message (`lastSeq`). Nothing was saved. */
@@ -46,7 +54,7 @@ export enum ErrorReason {
   TURN_CANCELLED = 23,
   /** REQUEST_ID_REUSED - ALREADY_EXISTS. This request id was used in this session with another message or other settings. */
   REQUEST_ID_REUSED = 30,
-  /** SESSION_EXISTS - ALREADY_EXISTS. A session with the chosen id exists and differs from the one asked for. */
+  /** SESSION_EXISTS - ALREADY_EXISTS. The chosen id belongs to a session that was created by another request, or is deleted or expired. */
   SESSION_EXISTS = 31,
   /** OVERLOADED - RESOURCE_EXHAUSTED. The service has as much work as it can hold. Nothing was saved. */
   OVERLOADED = 40,
