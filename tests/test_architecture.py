@@ -16,9 +16,11 @@ ALLOWED = {
 }
 # Library -> the only files that may import it.
 SOLE_IMPORTERS = {
-    "motor": {"store/mongo.py"},
-    "pymongo": {"store/mongo.py"},
-    "aiosqlite": {"store/sqlite.py"},
+    "motor": {"store/mongo/connection.py"},
+    "pymongo": {
+        f"store/mongo/{part}.py" for part in ("connection", "listing", "purging", "schema", "searching", "turns")
+    },
+    "aiosqlite": {"store/sqlite/connection.py", "store/sqlite/schema.py"},
     "openai": {"llm/openai.py"},
     "uvicorn": {"rest/listener.py"},
     "structlog": {"logs.py"},

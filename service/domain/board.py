@@ -4,10 +4,10 @@ import asyncio
 from functools import partial
 
 from service.domain import deadline
-from service.domain.entities import Active, Session, Turn
+from service.domain.entities import Active, Session, SessionKey, Turn
 from service.domain.errors import NotFound, SessionNotFound, ShuttingDown, StoreUnavailable, TurnNotFound
 from service.domain.live import LiveTurn, Seat, cancels_when_deserted
-from service.domain.ports import SessionStore
+from service.domain.ports import TurnStore
 from service.domain.runner import Stop, TurnLimits, TurnRunner
 from service.domain.settle import settle
 from service.domain.tasks import TaskOwner
@@ -19,7 +19,7 @@ class TurnBoard:
     tasks: owner of all that goes on behind the callers. is_draining: this process is stopping.
     """
 
-    def __init__(self, store: SessionStore, *, limits: TurnLimits) -> None:
+    def __init__(self, store: TurnStore, *, limits: TurnLimits) -> None:
         self.tasks = TaskOwner()
         self.is_draining = False
         self._is_handing_over = False
@@ -32,7 +32,7 @@ class TurnBoard:
 
     def add_runner(self, runner: TurnRunner) -> None:
         """A turn runs here from now on, under this lease; one that runs here under an older lease stops."""
-        key = runner.lease.uid, runner.lease.turn_id
+        key = runner.lease.key.uid, runner.lease.turn_id
         if (older := self._runners.get(key)) is not None:
             older.stop(Stop.LEASE_LOST)
         self._runners[key] = runner
@@ -51,7 +51,7 @@ class TurnBoard:
 
     def remove_runner(self, runner: TurnRunner) -> None:
         """A turn runs here no more; if it did not end here it goes on elsewhere, and so do those who watch it."""
-        live, key = runner.live, (runner.lease.uid, runner.lease.turn_id)
+        live, key = runner.live, (runner.lease.key.uid, runner.lease.turn_id)
         runner.done()
         if self._runners.get(key) is not runner:
             return  # this process has taken its own turn over meanwhile
@@ -59,7 +59,7 @@ class TurnBoard:
         if live.ending is None and self.is_draining:
             live.fail(ShuttingDown)
         if live.ending is None and live.is_watched and not self.is_draining:
-            self._follow(runner.lease.session_id, live)
+            self._follow(runner.lease.key, live)
         else:
             self._live.pop((live.uid, live.turn_id), None)
 
@@ -99,7 +99,7 @@ class TurnBoard:
             live.finish(active.turn)
         seat = live.seat(is_caller=is_caller)
         if live.ending is None and not self.runs_here(session):
-            self._follow(session.session_id, live)
+            self._follow(session.key, live)
         return seat
 
     def _deserted(self, live: LiveTurn) -> None:
@@ -107,12 +107,12 @@ class TurnBoard:
         if runner is not None and cancels_when_deserted(live):
             runner.stop(Stop.CANCEL)
 
-    def _follow(self, session_id: str, live: LiveTurn) -> None:
+    def _follow(self, session: SessionKey, live: LiveTurn) -> None:
         if not live.is_followed:
             live.is_followed = True
-            self.tasks.start(self._follow_until_ended(session_id, live))
+            self.tasks.start(self._follow_until_ended(session, live))
 
-    async def _follow_until_ended(self, session_id: str, live: LiveTurn) -> None:
+    async def _follow_until_ended(self, session: SessionKey, live: LiveTurn) -> None:
         """Read a turn that another process runs, for as long as somebody here watches it."""
         key = live.uid, live.turn_id
         try:
@@ -120,7 +120,7 @@ class TurnBoard:
                 while live.is_watched and live.ending is None and key not in self._runners and not self.is_draining:
                     await asyncio.sleep(self._limits.poll_s)
                     try:
-                        await self._refresh(session_id, live)
+                        await self._refresh(session, live)
                     except StoreUnavailable:
                         continue
                     except NotFound as exc:
@@ -133,8 +133,8 @@ class TurnBoard:
                 if live.ending is None and self.is_draining:
                     live.fail(ShuttingDown)
 
-    async def _refresh(self, session_id: str, live: LiveTurn) -> None:
-        found = await self.find(session_id, live.uid, live.turn_id)
+    async def _refresh(self, session: SessionKey, live: LiveTurn) -> None:
+        found = await self.find(session, live.turn_id)
         if isinstance(found, Turn):
             live.finish(found)
         elif found.is_running:
@@ -142,18 +142,18 @@ class TurnBoard:
         else:
             live.finish(found.turn)
 
-    async def find(self, session_id: str, uid: str, turn_id: str) -> Active | Turn:
+    async def find(self, key: SessionKey, turn_id: str) -> Active | Turn:
         """Return a turn from the session or the archive, reading the session first (step 15).
 
         Raises SessionNotFound if the session has gone meanwhile, and TurnNotFound.
         """
         for archived in (False, True):
-            session = await self._store.session(session_id)
-            if session is None or session.uid != uid or session.purging:
-                raise SessionNotFound(session_id)
+            session = await self._store.session(key.owner, key.session_id)
+            if session is None or session.uid != key.uid or session.purging:
+                raise SessionNotFound(key.session_id)
             if session.active and session.active.turn.turn_id == turn_id:
                 return session.active
-            if not archived and (turn := await self._store.turn_by_id(uid, turn_id)) is not None:
+            if not archived and (turn := await self._store.turn_by_id(key, turn_id)) is not None:
                 return turn
         raise TurnNotFound(turn_id)
 
@@ -164,7 +164,7 @@ class TurnBoard:
         if runner is None or not runner.stop(Stop.CANCEL):
             # Elsewhere, or on its way there: who has the turn next sees the request in the document.
             await settle(
-                lambda: self._store.request_cancel(session.session_id, session.uid, turn_id),
+                lambda: self._store.request_cancel(session.key, turn_id),
                 patience_s=deadline.remaining_s(self._limits.lease_s),
             )
 

@@ -12,7 +12,7 @@ one token for three bytes of UTF-8 and four for the frame of a message, which is
 from collections.abc import Sequence
 
 from service.domain.entities import Role, Session, Turn
-from service.domain.ports import ContextMessage, SessionStore
+from service.domain.ports import ContextMessage, TurnStore
 
 _BYTES_PER_TOKEN = 3
 _FRAME_TOKENS = 4
@@ -27,7 +27,7 @@ def estimate_tokens(text: str) -> int:
 class ContextBuilder:
     """Builds contexts from a store, within a budget of estimated tokens."""
 
-    def __init__(self, store: SessionStore, *, budget_tokens: int) -> None:
+    def __init__(self, store: TurnStore, *, budget_tokens: int) -> None:
         self._store = store
         self._budget_tokens = budget_tokens
 
@@ -44,7 +44,7 @@ class ContextBuilder:
             budget = _take(session.active.turn, budget, newest_first)
         while upper > 0 and budget > 0:
             turns = await self._store.turns(
-                session.uid, first_seq_from=1, first_seq_to=upper, limit=_BATCH_TURNS, newest_first=True
+                session.key, first_seq_from=1, first_seq_to=upper, limit=_BATCH_TURNS, newest_first=True
             )
             budget = _take_all(turns, budget, newest_first)
             if len(turns) < _BATCH_TURNS:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Self
+from typing import NamedTuple, Self
 
 
 class TurnState(StrEnum):
@@ -58,6 +58,14 @@ class Principal:
 
 
 ANONYMOUS = Principal("default", "anonymous")
+
+
+class SessionKey(NamedTuple):
+    """Names one session for good: whose it is, its id, and which creation under this id (see Session.uid)."""
+
+    owner: Principal
+    session_id: str
+    uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +135,7 @@ class Turn:
 
     request_key: `c:` + the caller's request id, or `s:` + turn_id where there is none. Unique in a session.
     sent_settings: the settings as the caller sent them; with `user_text` they tell a repeat from another request.
-    settings: those in force, resolved.
+    settings: those in force, resolved. settings_version: of the session's settings among them.
     """
 
     turn_id: str
@@ -139,6 +147,7 @@ class Turn:
     attempt: int
     create_time: datetime
     ending: Ending | None = None
+    settings_version: int = 1
 
     @property
     def request_id(self) -> str | None:
@@ -191,6 +200,9 @@ class Session:
     fence: grows with each lease; ACCEPT checks it.
     last_seq: number of the newest message of all ended turns.
     settings_version: grows with each change of the settings; the etag is made of it.
+    idle_since: since when no turn has run, while none runs, or when idle_ttl was set; None = since it was created.
+    fingerprint: of the request that created it, where that chose the id.
+    look_at: when the purger has to look at it next; never later than when there is something to do; None = never.
     """
 
     session_id: str
@@ -210,6 +222,14 @@ class Session:
     deleted_at: datetime | None = None
     purging: bool = False
     active: Active | None = None
+    idle_since: datetime | None = None
+    fingerprint: str = ""
+    look_at: datetime | None = None
+
+    @property
+    def key(self) -> SessionKey:
+        """What names it for good."""
+        return SessionKey(self.owner, self.session_id, self.uid)
 
     @property
     def etag(self) -> str:
@@ -220,6 +240,42 @@ class Session:
     def running(self) -> Active | None:
         """The running turn, or None."""
         return self.active if self.active and self.active.is_running else None
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeRecord:
+    """A promise to delete all turns of a session, kept apart from it, so that it outlives the session.
+
+    due: when they are to be deleted (again): late enough for all writes that were on their way to have landed.
+    """
+
+    key: SessionKey
+    due: datetime
+
+
+class ErasureState(StrEnum):
+    """How an erasure stands."""
+
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """The erasing of all sessions that an owner had when it began. end_time None = under way."""
+
+    erasure_id: str
+    owner: Principal
+    create_time: datetime
+    sessions_total: int
+    sessions_erased: int = 0
+    turns_erased: int = 0
+    end_time: datetime | None = None
+
+    @property
+    def state(self) -> ErasureState:
+        """How it stands."""
+        return ErasureState.RUNNING if self.end_time is None else ErasureState.DONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 ChatError
 ├── InvalidField                 mend the named field
 │   └── MessageTooLarge
-├── NotFound                     SessionNotFound, SessionExpired, TurnNotFound
+├── InvalidImport                the file is cut, damaged or not one of ours
+├── NotFound                     SessionNotFound, SessionExpired, TurnNotFound, ErasureNotFound
 ├── Conflict                     SessionBusy, StaleHistory, StaleEtag, TurnCancelled
 ├── AlreadyExists                RequestIdReused, SessionExists
 ├── Overloaded                   wait, repeat
@@ -90,6 +91,15 @@ class MessageTooLarge(InvalidField):
     reason = "MESSAGE_TOO_LARGE"
 
 
+class InvalidImport(ChatError):
+    """A file is not one that was exported, or is cut or damaged. `line` is counted from 1."""
+
+    reason = "INVALID_IMPORT"
+
+    def __init__(self, line: int, description: str) -> None:
+        super().__init__(f"line {line}: {description}", {"line": str(line)})
+
+
 class NotFound(ChatError):
     """Something is not there, or not for this caller. `resource_type` and `resource_name` say what."""
 
@@ -122,6 +132,13 @@ class TurnNotFound(NotFound):
 
     reason = "TURN_NOT_FOUND"
     resource_type = "turn"
+
+
+class ErasureNotFound(NotFound):
+    """The caller has no such erasure."""
+
+    reason = "ERASURE_NOT_FOUND"
+    resource_type = "erasure"
 
 
 class Conflict(ChatError):

@@ -10,7 +10,7 @@ from service.domain.access import look
 from service.domain.checks import MAX_PAGE_SIZE
 from service.domain.entities import Message, Principal, Session, Turn, messages_of
 from service.domain.errors import InvalidField
-from service.domain.ports import SessionStore
+from service.domain.ports import TurnStore
 
 MAX_PAGE_BYTES = 1_048_576
 _BATCH_TURNS = 50
@@ -41,7 +41,7 @@ class HistoryPage:
 class History:
     """Reads histories."""
 
-    def __init__(self, store: SessionStore, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, store: TurnStore, *, now: Callable[[], datetime]) -> None:
         self._store = store
         self._now = now
 
@@ -94,7 +94,7 @@ class History:
         first, batch = max(1, low - 1), min(page_size + 1, _BATCH_TURNS)
         while first <= archived_to:
             turns = await self._store.turns(
-                session.uid, first_seq_from=first, first_seq_to=archived_to, limit=batch, newest_first=newest_first
+                session.key, first_seq_from=first, first_seq_to=archived_to, limit=batch, newest_first=newest_first
             )
             for turn in turns:
                 yield turn

@@ -3,7 +3,10 @@
 Each write of the store is one conditional write to one document. It answers matched (True, or the document) or
 refused (False, or None); an answer that was lost raises StoreUncertain, and a write that surely did not happen
 StoreUnavailable. Reads raise StoreUnavailable. All are bounded by the call's deadline (`deadline.py`) and the store's
-own limit. Every write but `insert_session` filters on {session_id, uid}.
+own limit.
+
+Whatever is done for a caller names the owner: by itself, in a SessionKey, a Lease or a Session. What belongs to another
+owner is as if it were not there. Every write but `insert_session` filters on the whole SessionKey {owner, id, uid}.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -16,8 +19,11 @@ from service.domain.entities import (
     Ending,
     FinishReason,
     ModelSettings,
+    Principal,
+    PurgeRecord,
     Role,
     Session,
+    SessionKey,
     Turn,
     Usage,
 )
@@ -27,39 +33,33 @@ from service.domain.entities import (
 class Lease:
     """The right of one process to run a turn: names the turn, and the grant."""
 
-    session_id: str
-    uid: str
+    key: SessionKey
     turn_id: str
     lease_id: str
 
 
-class SessionStore(Protocol):
-    """Sessions and their turns, kept."""
+class TurnStore(Protocol):
+    """What turns need: the steps of docs/turns.md."""
 
-    async def ping(self) -> None:
-        """Return if the store answers and may be written; raises StoreUnavailable."""
-
-    async def insert_session(self, session: Session) -> bool:
-        """Insert a new session; False if the id is taken."""
-
-    async def session(self, session_id: str) -> Session | None:
+    async def session(self, owner: Principal, session_id: str) -> Session | None:
         """Return the session as it is now, deleted and expired ones too."""
 
-    async def turn_by_request(self, uid: str, request_key: str) -> Turn | None:
+    async def turn_by_request(self, key: SessionKey, request_key: str) -> Turn | None:
         """Return the archived turn with this request key."""
 
-    async def turn_by_id(self, uid: str, turn_id: str) -> Turn | None:
+    async def turn_by_id(self, key: SessionKey, turn_id: str) -> Turn | None:
         """Return the archived turn with this id."""
 
     async def turns(
-        self, uid: str, *, first_seq_from: int, first_seq_to: int, limit: int, newest_first: bool = False
+        self, key: SessionKey, *, first_seq_from: int, first_seq_to: int, limit: int, newest_first: bool = False
     ) -> Sequence[Turn]:
         """Return archived turns with first_seq_from <= first_seq <= first_seq_to, by first_seq, at most `limit`."""
 
-    async def accept(self, session_id: str, uid: str, fence: int, now: datetime, active: Active) -> bool:
-        """Make `active` the session's turn: if its fence is `fence` and it is not deleted or purging, nor expired.
+    async def accept(self, session: Session, now: datetime, active: Active) -> bool:
+        """Make `active` the session's turn: if fence and settings_version are as in `session`, and it is neither
+        deleted nor purging, nor past its expire_time (expire_time <= now).
 
-        Expired: expire_time <= now. Sets the session's fence to `active.fence` (= fence + 1) and update_time to now.
+        Sets the session's fence to `active.fence` (= fence + 1) and update_time to now.
         """
 
     async def checkpoint(self, lease: Lease, beat: int, part: str) -> Active | None:
@@ -72,9 +72,12 @@ class SessionStore(Protocol):
         """As `checkpoint`, and give the lease up."""
 
     async def end(self, lease: Lease, ending: Ending) -> bool:
-        """End the turn: if turn and lease are as said and it is RUNNING. Sets last_seq as the ending says."""
+        """End the turn: if turn and lease are as said and it is RUNNING.
 
-    async def archive(self, uid: str, turn: Turn) -> bool:
+        Sets last_seq as the ending says, and update_time and idle_since to its end_time.
+        """
+
+    async def archive(self, key: SessionKey, turn: Turn) -> bool:
         """Insert the turn's immutable copy; False if one with its first_seq, id or request key is there already."""
 
     async def take_over(self, session: Session, lease_id: str) -> Session | None:
@@ -83,11 +86,73 @@ class SessionStore(Protocol):
         Sets fence and active.fence to session.fence + 1, attempt + 1, beat 0, not released. Returns the new document.
         """
 
-    async def request_cancel(self, session_id: str, uid: str, turn_id: str) -> bool:
+    async def request_cancel(self, key: SessionKey, turn_id: str) -> bool:
         """Set the cancel flag: if this turn is RUNNING."""
 
     async def running_sessions(self, limit: int) -> Sequence[Session]:
-        """Return sessions that have a RUNNING turn, at most `limit`, in no order."""
+        """Return sessions of all owners that have a RUNNING turn, at most `limit`, in no order."""
+
+
+class PurgeStore(Protocol):
+    """What removing sessions for good needs (docs/sessions.md). It serves no caller, so sessions are of all owners."""
+
+    async def due_sessions(self, now: datetime, limit: int) -> Sequence[Session]:
+        """Return sessions whose look_at has come (<= now), the longest due first, at most `limit`."""
+
+    async def postpone(self, session: Session, look_at: datetime | None) -> bool:
+        """Set look_at: if look_at, settings_version, deleted_at and purging are as in `session`."""
+
+    async def start_purge(self, session: Session, look_at: datetime) -> bool:
+        """Begin to remove a session: if fence, settings_version, deleted_at and idle_since are as in `session`, and it
+        is not purging yet.
+
+        Sets purging, fence + 1, look_at, and no active turn: from now on no write of a turn is matched any more.
+        """
+
+    async def delete_turns(self, key: SessionKey, limit: int) -> int:
+        """Delete at most `limit` archived turns of a session, and return how many; 0 = there are none."""
+
+    async def delete_session(self, key: SessionKey) -> bool:
+        """Delete the document of a session: if it is purging."""
+
+    async def put_purge_record(self, record: PurgeRecord) -> None:
+        """Insert the record; one of the same session that is there already is replaced."""
+
+    async def due_purge_records(self, now: datetime, limit: int) -> Sequence[PurgeRecord]:
+        """Return records whose time has come (due <= now), the longest due first, at most `limit`."""
+
+    async def delete_purge_record(self, record: PurgeRecord) -> bool:
+        """Delete the record: if it is as given, its `due` too."""
+
+
+class SessionStore(TurnStore, PurgeStore, Protocol):
+    """Sessions and their turns, kept."""
+
+    async def ping(self) -> None:
+        """Return if the store answers and may be written; raises StoreUnavailable."""
+
+    async def insert_session(self, session: Session) -> bool:
+        """Insert a new session; False if the id is taken, by whomever."""
+
+    async def update_session(self, session: Session, changed: Session) -> Session | None:
+        """Set title, labels, instructions, settings, expire_time, idle_ttl, idle_since, settings_version, update_time
+        and look_at as in `changed`: if settings_version is as in `session`, and it is neither deleted nor purging.
+
+        Returns the new document.
+        """
+
+    async def delete(self, session: Session, deleted_at: datetime, look_at: datetime) -> Session | None:
+        """Set deleted_at and look_at, and the cancel flag of the turn that runs in `session`: if fence and
+        settings_version are as in `session`, and it is neither deleted nor purging.
+
+        The flag may also be set on a turn that has ended meanwhile, where it says nothing. Returns the new document.
+        """
+
+    async def undelete(self, session: Session, idle_since: datetime, look_at: datetime | None) -> Session | None:
+        """Unset deleted_at and set idle_since and look_at: if deleted_at is as in `session`, and it is not purging.
+
+        Returns the new document.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from service.domain.board import TurnBoard
 from service.domain.entities import Session
 from service.domain.errors import ChatError
 from service.domain.log import Log
-from service.domain.ports import SessionStore
+from service.domain.ports import TurnStore
 from service.domain.running import TurnRunners
 
 _SCANS_PER_LEASE = 3
@@ -28,9 +28,7 @@ class _Sight:
 class Reaper:
     """Scans the store for running turns, three times in the length of a lease."""
 
-    def __init__(
-        self, store: SessionStore, runners: TurnRunners, board: TurnBoard, *, lease_s: float, log: Log
-    ) -> None:
+    def __init__(self, store: TurnStore, runners: TurnRunners, board: TurnBoard, *, lease_s: float, log: Log) -> None:
         self._store = store
         self._runners = runners
         self._board = board

@@ -12,11 +12,21 @@ from datetime import datetime
 from enum import Enum, auto
 
 from service.domain import deadline
-from service.domain.entities import Active, Ending, Failure, FinishReason, OnDisconnect, Session, Turn, TurnState
+from service.domain.entities import (
+    Active,
+    Ending,
+    Failure,
+    FinishReason,
+    OnDisconnect,
+    Session,
+    SessionKey,
+    Turn,
+    TurnState,
+)
 from service.domain.errors import ChatError, InternalError, ModelTimeout, StoreUnavailable, TurnLost
 from service.domain.live import LiveTurn
 from service.domain.log import Log
-from service.domain.ports import ChatModel, ContextMessage, Finish, Lease, ModelRequest, SessionStore
+from service.domain.ports import ChatModel, ContextMessage, Finish, Lease, ModelRequest, TurnStore
 from service.domain.settle import settle
 
 
@@ -56,7 +66,7 @@ class TurnRunner:
         active: Active,
         live: LiveTurn,
         *,
-        store: SessionStore,
+        store: TurnStore,
         model: ChatModel,
         limits: TurnLimits,
         now: Callable[[], datetime],
@@ -64,7 +74,7 @@ class TurnRunner:
         granted_at: float,
     ) -> None:
         """granted_at: loop time before the write that granted the lease was sent."""
-        self.lease = Lease(session.session_id, session.uid, active.turn.turn_id, active.lease_id)
+        self.lease = Lease(session.key, active.turn.turn_id, active.lease_id)
         self.live = live
         self._active = active
         self._store = store
@@ -231,10 +241,10 @@ class TurnRunner:
     async def _own_checkpoint(self) -> Active | None:
         """After a lost answer and a refusal: the active turn, if it was our own write that came through."""
         try:
-            session = await self._store.session(self.lease.session_id)
+            session = await self._store.session(self.lease.key.owner, self.lease.key.session_id)
         except StoreUnavailable:
             return None
-        active = session.running if session and session.uid == self.lease.uid else None
+        active = session.running if session and session.key == self.lease.key else None
         is_ours = active and active.lease_id == self.lease.lease_id and active.beat == self._beat + 1
         return active if is_ours else None
 
@@ -253,16 +263,17 @@ class TurnRunner:
         self.live.finish(turn)
         self._log.info("turn ended", turn_id=turn.turn_id, state=ending.state.value, attempt=turn.attempt)
         return await archive(
-            self._store, self.lease.uid, turn, patience_s=self._limits.ending_patience_s, log=self._log
+            self._store, self.lease.key, turn, patience_s=self._limits.ending_patience_s, log=self._log
         )
 
     async def _own_ending(self) -> bool:
         """After a lost answer and a refusal: whether the turn stands ended under our lease."""
         settled = await settle(
-            lambda: self._store.session(self.lease.session_id), patience_s=self._limits.ending_patience_s
+            lambda: self._store.session(self.lease.key.owner, self.lease.key.session_id),
+            patience_s=self._limits.ending_patience_s,
         )
         session = settled.answer
-        active = session.active if session and session.uid == self.lease.uid else None
+        active = session.active if session and session.key == self.lease.key else None
         return active is not None and active.lease_id == self.lease.lease_id and not active.is_running
 
     async def _hand_over(self) -> None:
@@ -276,16 +287,18 @@ class TurnRunner:
             self._log.warning("turn could not be handed over", turn_id=self.lease.turn_id)
 
 
-async def archive(store: SessionStore, uid: str, turn: Turn, *, patience_s: float, log: Log) -> bool:
+async def archive(store: TurnStore, key: SessionKey, turn: Turn, *, patience_s: float, log: Log) -> bool:
     """Insert the immutable copy of an ended turn until it is there. The same turn there is fine, another an alarm."""
     try:
-        inserted = await settle(lambda: store.archive(uid, turn), patience_s=patience_s)
+        inserted = await settle(lambda: store.archive(key, turn), patience_s=patience_s)
         if inserted.answer:
             return True
-        found = await settle(lambda: store.turn_by_id(uid, turn.turn_id), patience_s=patience_s)
+        found = await settle(lambda: store.turn_by_id(key, turn.turn_id), patience_s=patience_s)
     except StoreUnavailable:
         log.warning("turn not archived yet", turn_id=turn.turn_id)
         return False
     if found.answer is None:
-        log.error("another turn stands in this one's place", turn_id=turn.turn_id, uid=uid, first_seq=turn.first_seq)
+        log.error(
+            "another turn stands in this one's place", turn_id=turn.turn_id, uid=key.uid, first_seq=turn.first_seq
+        )
     return found.answer is not None

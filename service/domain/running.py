@@ -5,13 +5,14 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from service.domain import deadline
+from service.domain.access import is_expired
 from service.domain.board import TurnBoard
 from service.domain.context import ContextBuilder, build_context
-from service.domain.entities import Active, Session, Turn
+from service.domain.entities import Active, Session, SessionKey, Turn
 from service.domain.errors import StoreUnavailable, StoreUncertain
 from service.domain.live import LiveTurn, Seat
 from service.domain.log import Log
-from service.domain.ports import ChatModel, ContextMessage, SessionStore
+from service.domain.ports import ChatModel, ContextMessage, TurnStore
 from service.domain.runner import TurnLimits, TurnRunner, archive
 from service.domain.settle import settle
 
@@ -23,7 +24,7 @@ class TurnRunners:
 
     def __init__(
         self,
-        store: SessionStore,
+        store: TurnStore,
         model: ChatModel,
         context: ContextBuilder,
         board: TurnBoard,
@@ -73,8 +74,10 @@ class TurnRunners:
     async def _write_accept(self, session: Session, active: Active) -> Active | Turn | None:
         """ACCEPT, settled. Returns our turn as it stands now, or None if it was surely not accepted."""
         now = self._now()
+        if is_expired(session, now):
+            return None  # since it was read; whoever reads it again is told so
         settled = await settle(
-            lambda: self._store.accept(session.session_id, session.uid, session.fence, now, active),
+            lambda: self._store.accept(session, now, active),
             patience_s=self._limits.turn_timeout_s,
             uncertain_only=True,
         )
@@ -94,8 +97,10 @@ class TurnRunners:
         """
         patience_s = self._limits.turn_timeout_s
         for archived in (False, True):
-            found = (await settle(lambda: self._store.session(session.session_id), patience_s=patience_s)).answer
-            if found is None or found.uid != session.uid:
+            found = (
+                await settle(lambda: self._store.session(session.owner, session.session_id), patience_s=patience_s)
+            ).answer
+            if found is None or found.key != session.key:
                 raise StoreUncertain
             if found.active and found.active.turn.turn_id == turn_id:
                 return found.active
@@ -103,7 +108,7 @@ class TurnRunners:
                 raise StoreUncertain
             if not archived:
                 turn = (
-                    await settle(lambda: self._store.turn_by_id(session.uid, turn_id), patience_s=patience_s)
+                    await settle(lambda: self._store.turn_by_id(session.key, turn_id), patience_s=patience_s)
                 ).answer
                 if turn is not None:
                     return turn
@@ -128,7 +133,7 @@ class TurnRunners:
         """Have a runner on the board for as long as it works; what it answers is whether the turn is archived."""
         try:
             if await work:
-                self._remember_archived(runner.lease.uid, runner.lease.turn_id)
+                self._remember_archived(runner.lease.key.uid, runner.lease.turn_id)
         except StoreUnavailable as exc:
             self._log.warning("turn given up", turn_id=runner.lease.turn_id, error=str(exc))
         finally:
@@ -142,7 +147,7 @@ class TurnRunners:
         settled = await settle(lambda: self._store.take_over(session, lease_id), patience_s=self._limits.lease_s)
         after = settled.answer
         if after is None and settled.was_uncertain:
-            after = await self._store.session(session.session_id)
+            after = await self._store.session(session.owner, session.session_id)
         active = after.running if after and after.uid == session.uid else None
         if after is None or active is None or active.lease_id != lease_id:
             return
@@ -160,17 +165,17 @@ class TurnRunners:
         history = await settle(lambda: self._context.history_of(session), patience_s=self._limits.lease_s)
         return await runner.run(build_context(session, history.answer, active.turn.user_text))
 
-    async def make_sure_archived(self, uid: str, active: Active) -> None:
+    async def make_sure_archived(self, key: SessionKey, active: Active) -> None:
         """Step 9's insert, before ACCEPT replaces an ended turn; raises StoreUnavailable if it cannot be confirmed."""
         turn_id = active.turn.turn_id
-        runner = self._board.runner_of(uid, turn_id)
+        runner = self._board.runner_of(key.uid, turn_id)
         if runner is not None:
             await runner.wait_until_done(self._limits.lease_s)
-        if self._archived.get(uid) == turn_id:
+        if self._archived.get(key.uid) == turn_id:
             return
-        if not await archive(self._store, uid, active.turn, patience_s=0.0, log=self._log):
+        if not await archive(self._store, key, active.turn, patience_s=0.0, log=self._log):
             raise StoreUnavailable
-        self._remember_archived(uid, turn_id)
+        self._remember_archived(key.uid, turn_id)
 
     def _remember_archived(self, uid: str, turn_id: str) -> None:
         self._archived.pop(uid, None)

@@ -36,7 +36,7 @@ from service.domain.errors import (
 )
 from service.domain.line import Lines, Ticket
 from service.domain.live import Seat
-from service.domain.ports import ContextMessage, SessionStore
+from service.domain.ports import ContextMessage, TurnStore
 from service.domain.runner import TurnLimits
 from service.domain.running import TurnRunners
 
@@ -75,7 +75,7 @@ class TurnSender:
 
     def __init__(
         self,
-        store: SessionStore,
+        store: TurnStore,
         context: ContextBuilder,
         board: TurnBoard,
         runners: TurnRunners,
@@ -157,7 +157,7 @@ class TurnSender:
         history_read = self._context.history_of(session) if with_history else _nothing()
         if not command.request_id:
             return None, await history_read
-        turn, history = await asyncio.gather(self._store.turn_by_request(session.uid, key), history_read)
+        turn, history = await asyncio.gather(self._store.turn_by_request(session.key, key), history_read)
         if turn is None:
             return None, history
         _check_same(command, turn)
@@ -168,7 +168,7 @@ class TurnSender:
     ) -> Seat | None:
         """Start the turn's own task and wait until it is accepted; None if the session has moved on meanwhile."""
         if session.active is not None:
-            await self._runners.make_sure_archived(session.uid, session.active)
+            await self._runners.make_sure_archived(session.key, session.active)
         if self._board.is_draining:
             raise ShuttingDown
         active = self._new_active(command, session)
@@ -195,6 +195,7 @@ class TurnSender:
             first_seq=session.last_seq + 1,
             attempt=1,
             create_time=now,
+            settings_version=session.settings_version,
         )
         return Active(
             turn=turn,

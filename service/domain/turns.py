@@ -7,7 +7,7 @@ from datetime import datetime
 from service.domain.board import TurnBoard
 from service.domain.context import ContextBuilder
 from service.domain.log import Log
-from service.domain.ports import ChatModel, SessionStore
+from service.domain.ports import ChatModel, TurnStore
 from service.domain.reaper import Reaper
 from service.domain.runner import TurnLimits
 from service.domain.running import TurnRunners
@@ -20,7 +20,7 @@ class Turns:
 
     def __init__(
         self,
-        store: SessionStore,
+        store: TurnStore,
         model: ChatModel,
         *,
         context_tokens: int,

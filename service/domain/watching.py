@@ -19,16 +19,14 @@ from service.domain.errors import (
     turn_failure,
 )
 from service.domain.live import Ended, Event, LiveTurn, Seat
-from service.domain.ports import SessionStore
+from service.domain.ports import TurnStore
 from service.domain.runner import TurnLimits
 
 
 class TurnWatcher:
     """Watches turns for callers, whichever process runs them."""
 
-    def __init__(
-        self, store: SessionStore, board: TurnBoard, *, limits: TurnLimits, now: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, store: TurnStore, board: TurnBoard, *, limits: TurnLimits, now: Callable[[], datetime]) -> None:
         self._store = store
         self._board = board
         self._limits = limits
@@ -117,7 +115,7 @@ class TurnWatcher:
         session = await look(self._store, principal, session_id, self._now())
         if session.active and session.active.turn.turn_id == turn_id:
             return session, session.active
-        return session, await self._board.find(session_id, session.uid, turn_id)
+        return session, await self._board.find(session.key, turn_id)
 
 
 def error_of(turn: Turn) -> ChatError | None:

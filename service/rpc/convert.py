@@ -129,6 +129,7 @@ def session_to(session: entities.Session) -> pb.Session:
         create_time=timestamp_to(session.create_time),
         update_time=timestamp_to(session.update_time),
         etag=session.etag,
+        settings_version=session.settings_version,
     )
     if session.running is not None:
         session_pb.active_turn_id = session.running.turn.turn_id
@@ -174,6 +175,7 @@ def turn_to(session_id: str, turn: entities.Turn, text: str) -> pb.Turn:
         attempt=turn.attempt,
         request_id=turn.request_id,
         create_time=timestamp_to(turn.create_time),
+        settings_version=turn.settings_version,
     )
     if ending is not None:
         turn_pb.end_time.CopyFrom(timestamp_to(ending.end_time))

@@ -5,7 +5,7 @@ The same handlers serve gRPC and, in process, REST.
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -151,6 +151,10 @@ def build_handlers(servicer: pb_grpc.ChatSessionServiceServicer, *, limits: Call
 
 def _wrap(name: str, handler: Any, limits: CallLimits, log: Log) -> Any:
     read = _reader(handler.request_deserializer)
+    if handler.request_streaming:
+        return grpc.stream_unary_rpc_method_handler(
+            _upload(name, handler.stream_unary, limits.stream_s, log), read, handler.response_serializer
+        )
     if handler.response_streaming:
         return grpc.unary_stream_rpc_method_handler(
             _stream(name, handler.unary_stream, limits.stream_s, log), read, handler.response_serializer
@@ -183,6 +187,22 @@ def _stream(name: str, handle: Callable[..., Any], cap_s: float, log: Log) -> Ca
                 await responses.aclose()
 
     return call
+
+
+def _upload(name: str, handle: Callable[..., Any], cap_s: float, log: Log) -> Callable[..., Any]:
+    async def call(requests: AsyncIterator[Message | _Malformed], context: CallContext) -> Message:
+        async with _Scope(context, name, cap_s, log, is_timed=True):
+            response: Message = await handle(_well_formed(requests), context)
+            return response
+        raise AssertionError  # the scope has aborted the call
+
+    return call
+
+
+async def _well_formed(requests: AsyncIterator[Message | _Malformed]) -> AsyncGenerator[Message | _Malformed, None]:
+    async for request in requests:
+        _refuse_malformed(request)
+        yield request
 
 
 def _reader(parse: Callable[[bytes], Message]) -> Callable[[bytes], Message | _Malformed]:

@@ -1,9 +1,10 @@
 """The servicer: reads requests, calls use cases, writes answers. It catches nothing."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from chatsession.v1 import chat_session_pb2 as pb
 from chatsession.v1 import chat_session_pb2_grpc as pb_grpc
+from google.api.httpbody_pb2 import HttpBody
 
 from service.domain.cursor import Cursor
 from service.domain.entities import ANONYMOUS, Principal
@@ -97,6 +98,29 @@ class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
         is_full = convert.wants_full(request.view)
         page = await self._history.page(_principal(context), request.session_id, convert.history_query_from(request))
         return convert.history_to(page, is_full=is_full)
+
+    async def UndeleteSession(self, request: pb.UndeleteSessionRequest, context: CallContext) -> pb.Session:
+        raise NotBuilt("UndeleteSession is not served yet")
+
+    async def SearchMessages(
+        self, request: pb.SearchMessagesRequest, context: CallContext
+    ) -> pb.SearchMessagesResponse:
+        raise NotBuilt("SearchMessages is not served yet")
+
+    async def ExportSession(
+        self, request: pb.ExportSessionRequest, context: CallContext
+    ) -> AsyncGenerator[HttpBody, None]:
+        raise NotBuilt("ExportSession is not served yet")
+        yield HttpBody()
+
+    async def ImportSession(self, requests: AsyncIterator[pb.ImportSessionRequest], context: CallContext) -> pb.Session:
+        raise NotBuilt("ImportSession is not served yet")
+
+    async def EraseOwner(self, request: pb.EraseOwnerRequest, context: CallContext) -> pb.Erasure:
+        raise NotBuilt("EraseOwner is not served yet")
+
+    async def GetErasure(self, request: pb.GetErasureRequest, context: CallContext) -> pb.Erasure:
+        raise NotBuilt("GetErasure is not served yet")
 
     async def _events(
         self, session_id: str, seat: Seat, after: Cursor, context: CallContext, retry: Retry

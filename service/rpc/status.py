@@ -11,6 +11,7 @@ DOMAIN = "chatsession"
 _CODES: dict[type[errors.ChatError], int] = {
     errors.ChatError: code_pb2.INTERNAL,  # whatever has no closer row
     errors.InvalidField: code_pb2.INVALID_ARGUMENT,
+    errors.InvalidImport: code_pb2.INVALID_ARGUMENT,
     errors.NotFound: code_pb2.NOT_FOUND,
     errors.Conflict: code_pb2.ABORTED,
     errors.AlreadyExists: code_pb2.ALREADY_EXISTS,

@@ -17,7 +17,9 @@ from service.domain.entities import (
     ModelSettings,
     OnDisconnect,
     Principal,
+    PurgeRecord,
     Session,
+    SessionKey,
     Turn,
     TurnState,
     Usage,
@@ -40,7 +42,7 @@ def session_to_doc(session: Session) -> dict[str, Any]:
     return _present(
         _id=session.session_id,
         uid=session.uid,
-        owner={"tenant": session.owner.tenant, "subject": session.owner.subject},
+        owner=owner_to_doc(session.owner),
         create_time=session.create_time,
         update_time=session.update_time,
         title=session.title or None,
@@ -50,11 +52,14 @@ def session_to_doc(session: Session) -> dict[str, Any]:
         settings=settings_to_doc(session.settings),
         expire_time=session.expire_time,
         idle_ttl_ms=None if session.idle_ttl is None else session.idle_ttl // _MILLISECOND,
+        idle_since=session.idle_since,
         last_seq=session.last_seq,
         fence=session.fence,
         settings_version=session.settings_version,
         deleted_at=session.deleted_at,
         purging=session.purging or None,
+        look_at=session.look_at,
+        fingerprint=session.fingerprint or None,
         active=active_to_doc(session.active) if session.active else None,
     )
 
@@ -65,7 +70,7 @@ def session_from_doc(doc: Mapping[str, Any]) -> Session:
     return Session(
         session_id=doc["_id"],
         uid=doc["uid"],
-        owner=Principal(doc["owner"]["tenant"], doc["owner"]["subject"]),
+        owner=owner_from_doc(doc["owner"]),
         create_time=_time(doc["create_time"]),
         update_time=_time(doc["update_time"]),
         title=doc.get("title", ""),
@@ -80,13 +85,26 @@ def session_from_doc(doc: Mapping[str, Any]) -> Session:
         deleted_at=_optional_time(doc.get("deleted_at")),
         purging=doc.get("purging", False),
         active=active_from_doc(active) if active else None,
+        idle_since=_optional_time(doc.get("idle_since")),
+        fingerprint=doc.get("fingerprint", ""),
+        look_at=_optional_time(doc.get("look_at")),
     )
+
+
+def owner_to_doc(owner: Principal) -> dict[str, Any]:
+    """Return the sub-document of an owner; its fields always come in this order, so that it can be compared."""
+    return {"tenant": owner.tenant, "subject": owner.subject}
+
+
+def owner_from_doc(doc: Mapping[str, Any]) -> Principal:
+    """Return the owner that a sub-document names."""
+    return Principal(doc["tenant"], doc["subject"])
 
 
 def active_to_doc(active: Active) -> dict[str, Any]:
     """Return the sub-document of a session's newest turn."""
     ending = active.turn.ending
-    doc = _turn_fields(active.turn)
+    doc = turn_fields(active.turn)
     doc |= {
         "on_disconnect": active.on_disconnect.value,
         "deadline": active.deadline,
@@ -117,9 +135,15 @@ def active_from_doc(doc: Mapping[str, Any]) -> Active:
     )
 
 
-def turn_to_doc(uid: str, turn: Turn) -> dict[str, Any]:
+def turn_to_doc(key: SessionKey, turn: Turn) -> dict[str, Any]:
     """Return the document of an archived turn."""
-    return {"_id": turn_key(uid, turn.first_seq), "uid": uid, **_turn_fields(turn)}
+    return {
+        "_id": turn_key(key.uid, turn.first_seq),
+        "uid": key.uid,
+        "owner": owner_to_doc(key.owner),
+        "session_id": key.session_id,
+        **turn_fields(turn),
+    }
 
 
 def turn_from_doc(doc: Mapping[str, Any]) -> Turn:
@@ -135,10 +159,12 @@ def turn_from_doc(doc: Mapping[str, Any]) -> Turn:
         attempt=doc["attempt"],
         create_time=_time(doc["create_time"]),
         ending=ending_from_doc(ending) if ending else None,
+        settings_version=doc.get("settings_version", 1),
     )
 
 
-def _turn_fields(turn: Turn) -> dict[str, Any]:
+def turn_fields(turn: Turn) -> dict[str, Any]:
+    """Return what a turn is by itself, without whose it is."""
     return _present(
         turn_id=turn.turn_id,
         request_key=turn.request_key,
@@ -148,6 +174,7 @@ def _turn_fields(turn: Turn) -> dict[str, Any]:
         first_seq=turn.first_seq,
         attempt=turn.attempt,
         create_time=turn.create_time,
+        settings_version=turn.settings_version,
         ending=ending_to_doc(turn.ending) if turn.ending else None,
     )
 
@@ -184,6 +211,17 @@ def ending_from_doc(doc: Mapping[str, Any]) -> Ending:
         usage=_usage_from_doc(usage) if usage is not None else None,
         model=doc.get("model"),
     )
+
+
+def purge_record_to_doc(record: PurgeRecord) -> dict[str, Any]:
+    """Return the document of a purge record."""
+    key = record.key
+    return {"_id": key.uid, "owner": owner_to_doc(key.owner), "session_id": key.session_id, "due": record.due}
+
+
+def purge_record_from_doc(doc: Mapping[str, Any]) -> PurgeRecord:
+    """Return the purge record that a document describes."""
+    return PurgeRecord(SessionKey(owner_from_doc(doc["owner"]), doc["session_id"], doc["_id"]), _time(doc["due"]))
 
 
 def settings_to_doc(settings: ModelSettings) -> dict[str, Any]:

@@ -23,6 +23,12 @@ BINDINGS = [
     ("AttachTurn", "get", "/v1/sessions/{session_id}/turns/{turn_id}:attach", "", "", ""),
     ("CancelTurn", "post", "/v1/sessions/{session_id}/turns/{turn_id}:cancel", "*", "", ""),
     ("GetHistory", "get", "/session/{session_id}/history", "", "/v1/sessions/{session_id}/messages", ""),
+    ("UndeleteSession", "post", "/v1/sessions/{session_id}:undelete", "*", "", ""),
+    ("SearchMessages", "get", "/v1/messages:search", "", "", ""),
+    ("ExportSession", "get", "/v1/sessions/{session_id}:export", "", "", ""),
+    ("ImportSession", "", "", "", "", ""),
+    ("EraseOwner", "post", "/v1/owner:erase", "*", "", ""),
+    ("GetErasure", "get", "/v1/erasures/{erasure_id}", "", "", ""),
 ]
 
 WITHOUT_PRESENCE = [
@@ -64,6 +70,7 @@ def test_every_error_has_a_reason_of_the_contract_and_a_code(cls: type[errors.Ch
 
 CODES_OF_REASONS = {
     "INVALID_FIELD": 3, "MESSAGE_TOO_LARGE": 3, "SESSION_NOT_FOUND": 5, "SESSION_EXPIRED": 5, "TURN_NOT_FOUND": 5,
+    "INVALID_IMPORT": 3, "ERASURE_NOT_FOUND": 5,
     "SESSION_BUSY": 10, "STALE_HISTORY": 10, "STALE_ETAG": 10, "TURN_CANCELLED": 10, "REQUEST_ID_REUSED": 6,
     "SESSION_EXISTS": 6, "OVERLOADED": 8, "NOT_IMPLEMENTED": 12, "MODEL_RATE_LIMITED": 8, "MODEL_QUOTA_EXHAUSTED": 8,
     "MODEL_UNAVAILABLE": 14, "STORE_UNAVAILABLE": 14, "SHUTTING_DOWN": 14, "MODEL_REFUSED_REQUEST": 9,

@@ -1,21 +1,12 @@
-"""Sessions in MongoDB; the only module that knows Motor and PyMongo. Any number of processes may share the database.
-
-Writes are acknowledged by a majority, with journal; reads see what a majority has, at the primary. Where the server has
-sessions, each read also waits for whatever this process has seen before, also across a change of primaries.
-
-The driver repeats nothing by itself (retryWrites, retryReads off). A repeat of ours is the same write again, its
-filter decides, and that works on every server; the driver's would need sessions, would have the server keep an image of
-each document it returns, and would blur which attempt an error is about.
-"""
+"""The connection to one MongoDB database; every command of the store goes through here."""
 
 import asyncio
 import contextvars
 import os
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any, Final, TypeVar
 
 # Read by Motor when it is imported. Each call holds a thread while it waits for the network, so calls per second are at
@@ -25,7 +16,7 @@ os.environ.setdefault("MOTOR_MAX_WORKERS", "8")
 
 import pymongo
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import ASCENDING, DESCENDING, IndexModel, ReadPreference, ReturnDocument
+from pymongo import ReadPreference, ReturnDocument
 from pymongo.errors import (
     AutoReconnect,
     ConfigurationError,
@@ -42,33 +33,14 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from service.domain.deadline import remaining_s
-from service.domain.entities import Active, Ending, Session, Turn
+from service.domain.entities import SessionKey
 from service.domain.errors import StoreUnavailable, StoreUncertain
-from service.domain.ports import Lease
-from service.store.documents import (
-    ENDED,
-    RUNNING,
-    active_from_doc,
-    active_to_doc,
-    ending_to_doc,
-    session_from_doc,
-    session_to_doc,
-    turn_from_doc,
-    turn_key,
-    turn_to_doc,
-)
+from service.store.documents import owner_to_doc
+from service.store.mongo.schema import PURGE_INDEXES, SESSION_INDEXES, TURN_INDEXES
 
 _T = TypeVar("_T")
-_Doc = dict[str, Any]
+Doc = dict[str, Any]
 
-_SESSION_INDEXES: Final = [
-    # Holds running sessions only: one small entry made and one dropped per turn.
-    IndexModel([("active.state", ASCENDING)], name="running", partialFilterExpression={"active.state": RUNNING}),
-]
-_TURN_INDEXES: Final = [
-    IndexModel([("uid", ASCENDING), ("request_key", ASCENDING)], name="request", unique=True),
-    IndexModel([("uid", ASCENDING), ("turn_id", ASCENDING)], name="turn", unique=True),
-]
 _INDEXES_TIMEOUT_S: Final = 30.0
 _CLIENT_OPTIONS: Final[dict[str, Any]] = {
     "appname": "chatsession",
@@ -98,8 +70,8 @@ class UnusableDatabaseName(ValueError):
     """MongoDB does not take this name; the message says why. Raised at start only."""
 
 
-class MongoStore:
-    """A SessionStore in a MongoDB database."""
+class MongoDatabase:
+    """A database, its collections, and how they are read and written."""
 
     def __init__(self, uri: str, database: str, *, operation_timeout_s: float = 5.0) -> None:
         if operation_timeout_s <= 0:
@@ -111,6 +83,7 @@ class MongoStore:
         self._admin: Any = None
         self._sessions: Any = None
         self._turns: Any = None
+        self._purges: Any = None
         self._causality: _Causality | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._is_prepared = False
@@ -137,6 +110,7 @@ class MongoStore:
         self._admin = client.admin
         self._sessions = database.get_collection("sessions")
         self._turns = database.get_collection("turns")
+        self._purges = database.get_collection("purges")
         self._prepare()
 
     async def close(self) -> None:
@@ -152,119 +126,26 @@ class MongoStore:
         """Return if the store answers and may be written; raises StoreUnavailable."""
         await self._read(self._admin.command, "ping")
 
-    async def insert_session(self, session: Session) -> bool:
-        """Insert a new session; False if the id is taken."""
-        return await self._insert(self._sessions, session_to_doc(session))
-
-    async def session(self, session_id: str) -> Session | None:
-        """Return the session as it is now, deleted and expired ones too."""
-        doc = await self._read(self._sessions.find_one, {"_id": session_id})
-        return session_from_doc(doc) if doc else None
-
-    async def running_sessions(self, limit: int) -> Sequence[Session]:
-        """Return sessions that have a RUNNING turn, at most `limit`, in no order."""
-        docs = await self._find(self._sessions, {"active.state": RUNNING}, limit=limit)
-        return [session_from_doc(doc) for doc in docs]
-
-    async def turn_by_request(self, uid: str, request_key: str) -> Turn | None:
-        """Return the archived turn with this request key."""
-        doc = await self._read(self._turns.find_one, {"uid": uid, "request_key": request_key})
-        return turn_from_doc(doc) if doc else None
-
-    async def turn_by_id(self, uid: str, turn_id: str) -> Turn | None:
-        """Return the archived turn with this id."""
-        doc = await self._read(self._turns.find_one, {"uid": uid, "turn_id": turn_id})
-        return turn_from_doc(doc) if doc else None
-
-    async def turns(
-        self, uid: str, *, first_seq_from: int, first_seq_to: int, limit: int, newest_first: bool = False
-    ) -> Sequence[Turn]:
-        """Return archived turns with first_seq_from <= first_seq <= first_seq_to in order of first_seq."""
-        keys = {"$gte": turn_key(uid, first_seq_from), "$lte": turn_key(uid, first_seq_to)}
-        order = [("_id", DESCENDING if newest_first else ASCENDING)]
-        docs = await self._find(self._turns, {"_id": keys, "uid": uid}, sort=order, limit=limit, hint="_id_")
-        return [turn_from_doc(doc) for doc in docs]
-
-    async def accept(self, session_id: str, uid: str, fence: int, now: datetime, active: Active) -> bool:
-        """Make `active` the session's turn: if its fence is `fence` and it is not deleted, purging or expired."""
-        condition = {
-            "_id": session_id,
-            "uid": uid,
-            "fence": fence,
-            "deleted_at": None,
-            "purging": {"$ne": True},
-            "expire_time": {"$not": {"$lte": now}},
-        }
-        change = {"fence": active.fence, "update_time": now, "active": active_to_doc(active)}
-        return await self._update(condition, {"$set": change})
-
-    async def checkpoint(self, lease: Lease, beat: int, part: str) -> Active | None:
-        """Append `part` and set the beat to beat + 1; the answer's parts are left out."""
-        condition = {**_held(lease), "active.beat": beat}
-        unread = {"active.parts": 0, "instructions": 0, "labels": 0}
-        doc = await self._update_and_return(condition, _beat(beat, part), projection=unread)
-        return active_from_doc(doc["active"]) if doc else None
-
-    async def release(self, lease: Lease, beat: int, part: str) -> bool:
-        """As `checkpoint`, and give the lease up."""
-        change = _beat(beat, part)
-        change["$set"]["active.released"] = True
-        return await self._update({**_held(lease), "active.beat": beat}, change)
-
-    async def end(self, lease: Lease, ending: Ending) -> bool:
-        """End the turn: if turn and lease are as said and it is RUNNING."""
-        change = {
-            "$set": {"active.state": ENDED, "active.ending": ending_to_doc(ending), "last_seq": ending.last_seq},
-            "$unset": {"active.parts": ""},
-        }
-        return await self._update(_held(lease), change)
-
-    async def archive(self, uid: str, turn: Turn) -> bool:
-        """Insert the turn's immutable copy; False if a turn with this first_seq, id or request key is there already."""
-        return await self._insert(self._turns, turn_to_doc(uid, turn))
-
-    async def take_over(self, session: Session, lease_id: str) -> Session | None:
-        """Grant a new lease: if turn, lease and beat are as in `session` and it is RUNNING."""
-        active = session.active
-        if active is None:
-            return None
-        held = Lease(session.session_id, session.uid, active.turn.turn_id, active.lease_id)
-        change = {
-            "fence": session.fence + 1,
-            "active.fence": session.fence + 1,
-            "active.lease_id": lease_id,
-            "active.attempt": active.turn.attempt + 1,
-            "active.beat": 0,
-            "active.released": False,
-        }
-        doc = await self._update_and_return({**_held(held), "active.beat": active.beat}, {"$set": change})
-        return session_from_doc(doc) if doc else None
-
-    async def request_cancel(self, session_id: str, uid: str, turn_id: str) -> bool:
-        """Set the cancel flag: if this turn is RUNNING."""
-        condition = {"_id": session_id, "uid": uid, "active.turn_id": turn_id, "active.state": RUNNING}
-        return await self._update(condition, {"$set": {"active.cancel": True}})
-
-    async def _insert(self, collection: Any, doc: _Doc) -> bool:
+    async def _insert(self, collection: Any, doc: Doc) -> bool:
         try:
             await self._write(collection.insert_one, doc)
         except DuplicateKeyError:
             return False
         return True
 
-    async def _update(self, condition: _Doc, change: _Doc) -> bool:
+    async def _update(self, condition: Doc, change: Doc) -> bool:
         result = await self._write(self._sessions.update_one, condition, change)
         return bool(result.matched_count)
 
-    async def _update_and_return(self, condition: _Doc, change: _Doc, **options: Any) -> _Doc | None:
+    async def _update_and_return(self, condition: Doc, change: Doc, **options: Any) -> Doc | None:
         call = self._sessions.find_one_and_update
-        doc: _Doc | None = await self._write(call, condition, change, return_document=ReturnDocument.AFTER, **options)
+        doc: Doc | None = await self._write(call, condition, change, return_document=ReturnDocument.AFTER, **options)
         return doc
 
-    async def _find(self, collection: Any, condition: _Doc, *, limit: int, **options: Any) -> list[_Doc]:
-        async def find(session: Any) -> list[_Doc]:
+    async def _find(self, collection: Any, condition: Doc, *, limit: int, **options: Any) -> list[Doc]:
+        async def find(session: Any) -> list[Doc]:
             cursor = collection.find(condition, limit=limit, batch_size=limit, session=session, **options)
-            docs: list[_Doc] = await cursor.to_list(limit)
+            docs: list[Doc] = await cursor.to_list(limit)
             return docs
 
         return await self._read(find) if limit > 0 else []
@@ -361,8 +242,9 @@ class MongoStore:
             with pymongo.timeout(_PATIENCE_S):
                 await self._admin.command("ping")
             with pymongo.timeout(_INDEXES_TIMEOUT_S):
-                await self._sessions.create_indexes(_SESSION_INDEXES)
-                await self._turns.create_indexes(_TURN_INDEXES)
+                await self._sessions.create_indexes(SESSION_INDEXES)
+                await self._turns.create_indexes(TURN_INDEXES)
+                await self._purges.create_indexes(PURGE_INDEXES)
         # mongo-java-server and others that have no sessions do not name a time-out for them.
         if self._causality is None and self._client.topology_description.logical_session_timeout_minutes is not None:
             self._causality = _Causality(self._client.delegate)
@@ -441,18 +323,13 @@ def _translated(lost: type[StoreUnavailable]) -> Iterator[None]:
         raise StoreUnavailable("the database's address or version is of no use") from exc
 
 
-def _held(lease: Lease) -> _Doc:
-    return {
-        "_id": lease.session_id,
-        "uid": lease.uid,
-        "active.turn_id": lease.turn_id,
-        "active.lease_id": lease.lease_id,
-        "active.state": RUNNING,
-    }
+def of_key(key: SessionKey) -> Doc:
+    """Return the condition that names one session for good."""
+    return {"_id": key.session_id, "uid": key.uid, "owner": owner_to_doc(key.owner)}
 
 
-def _beat(beat: int, part: str) -> _Doc:
-    change: _Doc = {"$set": {"active.beat": beat + 1}}
-    if part:
-        change["$push"] = {"active.parts": part}
-    return change
+def change_of(fields: Doc) -> Doc:
+    """Return the update that sets fields, and takes away those that are None."""
+    new = {name: value for name, value in fields.items() if value is not None}
+    gone = {name: "" for name, value in fields.items() if value is None}
+    return {operator: values for operator, values in (("$set", new), ("$unset", gone)) if values}

@@ -1,0 +1,9 @@
+"""The store, put together of its parts."""
+
+from service.store.mongo.purging import MongoPurging
+from service.store.mongo.sessions import MongoSessions
+from service.store.mongo.turns import MongoTurns
+
+
+class MongoStore(MongoSessions, MongoTurns, MongoPurging):
+    """A SessionStore in a MongoDB database."""

@@ -1,0 +1,141 @@
+"""The turns of sessions: what docs/turns.md asks of a store."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from pymongo import ASCENDING, DESCENDING
+
+from service.domain.entities import Active, Ending, Principal, Session, SessionKey, Turn
+from service.domain.ports import Lease
+from service.store.documents import (
+    ENDED,
+    RUNNING,
+    active_from_doc,
+    active_to_doc,
+    ending_to_doc,
+    owner_to_doc,
+    session_from_doc,
+    turn_from_doc,
+    turn_key,
+    turn_to_doc,
+)
+from service.store.mongo.connection import Doc, MongoDatabase, of_key
+
+
+class MongoTurns(MongoDatabase):
+    """A TurnStore."""
+
+    async def session(self, owner: Principal, session_id: str) -> Session | None:
+        """Return the session as it is now, deleted and expired ones too."""
+        doc = await self._read(self._sessions.find_one, {"_id": session_id, "owner": owner_to_doc(owner)})
+        return session_from_doc(doc) if doc else None
+
+    async def running_sessions(self, limit: int) -> Sequence[Session]:
+        """Return sessions that have a RUNNING turn, at most `limit`, in no order."""
+        docs = await self._find(self._sessions, {"active.state": RUNNING}, limit=limit)
+        return [session_from_doc(doc) for doc in docs]
+
+    async def turn_by_request(self, key: SessionKey, request_key: str) -> Turn | None:
+        """Return the archived turn with this request key."""
+        doc = await self._read(self._turns.find_one, {**_turn_of(key), "request_key": request_key})
+        return turn_from_doc(doc) if doc else None
+
+    async def turn_by_id(self, key: SessionKey, turn_id: str) -> Turn | None:
+        """Return the archived turn with this id."""
+        doc = await self._read(self._turns.find_one, {**_turn_of(key), "turn_id": turn_id})
+        return turn_from_doc(doc) if doc else None
+
+    async def turns(
+        self, key: SessionKey, *, first_seq_from: int, first_seq_to: int, limit: int, newest_first: bool = False
+    ) -> Sequence[Turn]:
+        """Return archived turns with first_seq_from <= first_seq <= first_seq_to in order of first_seq."""
+        keys = {"$gte": turn_key(key.uid, first_seq_from), "$lte": turn_key(key.uid, first_seq_to)}
+        order = [("_id", DESCENDING if newest_first else ASCENDING)]
+        docs = await self._find(self._turns, {"_id": keys, **_turn_of(key)}, sort=order, limit=limit, hint="_id_")
+        return [turn_from_doc(doc) for doc in docs]
+
+    async def accept(self, session: Session, now: datetime, active: Active) -> bool:
+        """Make `active` the session's turn: if it is as in `session` and not deleted, purging or expired."""
+        condition = {
+            **of_key(session.key),
+            "fence": session.fence,
+            "settings_version": session.settings_version,
+            "deleted_at": None,
+            "purging": {"$ne": True},
+            "expire_time": {"$not": {"$lte": now}},
+        }
+        change = {"fence": active.fence, "update_time": now, "active": active_to_doc(active)}
+        return await self._update(condition, {"$set": change})
+
+    async def checkpoint(self, lease: Lease, beat: int, part: str) -> Active | None:
+        """Append `part` and set the beat to beat + 1; the answer's parts are left out."""
+        condition = {**_held(lease), "active.beat": beat}
+        unread = {"active.parts": 0, "instructions": 0, "labels": 0}
+        doc = await self._update_and_return(condition, _beat(beat, part), projection=unread)
+        return active_from_doc(doc["active"]) if doc else None
+
+    async def release(self, lease: Lease, beat: int, part: str) -> bool:
+        """As `checkpoint`, and give the lease up."""
+        change = _beat(beat, part)
+        change["$set"]["active.released"] = True
+        return await self._update({**_held(lease), "active.beat": beat}, change)
+
+    async def end(self, lease: Lease, ending: Ending) -> bool:
+        """End the turn: if turn and lease are as said and it is RUNNING."""
+        change = {
+            "$set": {
+                "active.state": ENDED,
+                "active.ending": ending_to_doc(ending),
+                "last_seq": ending.last_seq,
+                "update_time": ending.end_time,
+                "idle_since": ending.end_time,
+            },
+            "$unset": {"active.parts": ""},
+        }
+        return await self._update(_held(lease), change)
+
+    async def archive(self, key: SessionKey, turn: Turn) -> bool:
+        """Insert the turn's immutable copy; False if a turn with this first_seq, id or request key is there already."""
+        return await self._insert(self._turns, turn_to_doc(key, turn))
+
+    async def take_over(self, session: Session, lease_id: str) -> Session | None:
+        """Grant a new lease: if turn, lease and beat are as in `session` and it is RUNNING."""
+        active = session.active
+        if active is None:
+            return None
+        held = Lease(session.key, active.turn.turn_id, active.lease_id)
+        change = {
+            "fence": session.fence + 1,
+            "active.fence": session.fence + 1,
+            "active.lease_id": lease_id,
+            "active.attempt": active.turn.attempt + 1,
+            "active.beat": 0,
+            "active.released": False,
+        }
+        doc = await self._update_and_return({**_held(held), "active.beat": active.beat}, {"$set": change})
+        return session_from_doc(doc) if doc else None
+
+    async def request_cancel(self, key: SessionKey, turn_id: str) -> bool:
+        """Set the cancel flag: if this turn is RUNNING."""
+        condition = {**of_key(key), "active.turn_id": turn_id, "active.state": RUNNING}
+        return await self._update(condition, {"$set": {"active.cancel": True}})
+
+
+def _turn_of(key: SessionKey) -> Doc:
+    return {"uid": key.uid, "owner": owner_to_doc(key.owner)}
+
+
+def _held(lease: Lease) -> Doc:
+    return {
+        **of_key(lease.key),
+        "active.turn_id": lease.turn_id,
+        "active.lease_id": lease.lease_id,
+        "active.state": RUNNING,
+    }
+
+
+def _beat(beat: int, part: str) -> Doc:
+    change: Doc = {"$set": {"active.beat": beat + 1}}
+    if part:
+        change["$push"] = {"active.parts": part}
+    return change
