@@ -14,6 +14,7 @@ from service.domain.entities import (
     OnDisconnect,
     Principal,
     Session,
+    SessionKey,
     Turn,
     TurnState,
     Usage,
@@ -21,6 +22,9 @@ from service.domain.entities import (
 from service.domain.ports import Lease
 
 NOW = datetime(2026, 3, 1, 12, 30, 0, 123000, tzinfo=UTC)
+OWNER = Principal("tenant", "subject")
+# Each differs from OWNER in one part; neither may be taken for it.
+OTHERS = (Principal("tenant", "other"), Principal("other", "subject"))
 MILLISECOND = timedelta(milliseconds=1)
 FULL_SETTINGS = ModelSettings("some-model", 0.5, 1.0, 100, 7, ("stop", "¶"))
 
@@ -44,7 +48,12 @@ def new_id() -> str:
 
 def a_session(**fields: Any) -> Session:
     """Return a plain session of its own."""
-    return replace(Session(new_id(), new_id(), Principal("tenant", "subject"), NOW, NOW), **fields)
+    return replace(Session(new_id(), new_id(), OWNER, NOW, NOW), **fields)
+
+
+def a_key(**fields: Any) -> SessionKey:
+    """Return the key of a session of its own."""
+    return SessionKey(OWNER, new_id(), new_id())._replace(**fields)
 
 
 def a_turn(number: int = 1, **fields: Any) -> Turn:
@@ -118,4 +127,4 @@ def a_running_session(**active_fields: Any) -> Session:
 def the_lease(session: Session) -> Lease:
     """Return the lease by which a session's turn is held."""
     assert session.active
-    return Lease(session.session_id, session.uid, session.active.turn.turn_id, session.active.lease_id)
+    return Lease(session.key, session.active.turn.turn_id, session.active.lease_id)

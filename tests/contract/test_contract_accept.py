@@ -9,7 +9,7 @@ import pytest
 
 from service.domain.entities import Session
 from service.domain.ports import SessionStore
-from tests.contract.build import MILLISECOND, NOW, TEXTS, a_session, a_turn, an_active, an_ending, new_id
+from tests.contract.build import MILLISECOND, NOW, OTHERS, OWNER, TEXTS, a_session, a_turn, an_active, an_ending, new_id
 from tests.contract.conftest import MakeStore
 
 LATER = NOW + timedelta(hours=1)
@@ -17,8 +17,7 @@ LATER = NOW + timedelta(hours=1)
 
 async def _accept(store: SessionStore, session: Session, now: datetime = LATER, **changes: Any) -> bool:
     active = changes.pop("active", an_active(fence=session.fence + 1))
-    arguments: dict[str, Any] = {"session_id": session.session_id, "uid": session.uid, "fence": session.fence} | changes
-    return await store.accept(now=now, active=active, **arguments)
+    return await store.accept(replace(session, **changes), now, active)
 
 
 async def test_accept_makes_the_turn_the_sessions_turn(store: SessionStore) -> None:
@@ -26,7 +25,7 @@ async def test_accept_makes_the_turn_the_sessions_turn(store: SessionStore) -> N
     assert await store.insert_session(session)
     active = an_active(a_turn(5), fence=8, cancel=True)
     assert await _accept(store, session, active=active)
-    assert await store.session(session.session_id) == replace(session, fence=8, update_time=LATER, active=active)
+    assert await store.session(OWNER, session.session_id) == replace(session, fence=8, update_time=LATER, active=active)
 
 
 async def test_accept_replaces_an_ended_turn_and_all_that_was_its_own(store: SessionStore) -> None:
@@ -35,7 +34,7 @@ async def test_accept_replaces_an_ended_turn_and_all_that_was_its_own(store: Ses
     assert await store.insert_session(session)
     active = an_active(a_turn(3), fence=2, lease_id="lease2")
     assert await _accept(store, session, active=active)
-    found = await store.session(session.session_id)
+    found = await store.session(OWNER, session.session_id)
     assert found
     assert found.active == active
     assert found.last_seq == 2
@@ -47,7 +46,7 @@ async def test_accept_keeps_every_text(store: SessionStore, name: str) -> None:
     assert await store.insert_session(session)
     active = an_active(a_turn(user_text=TEXTS[name]))
     assert await _accept(store, session, active=active)
-    found = await store.session(session.session_id)
+    found = await store.session(OWNER, session.session_id)
     assert found
     assert found.active == active
 
@@ -59,6 +58,9 @@ async def test_accept_keeps_every_text(store: SessionStore, name: str) -> None:
         pytest.param({}, {"uid": "another"}, id="re-created session"),
         pytest.param({"fence": 3}, {"fence": 2}, id="older fence"),
         pytest.param({"fence": 3}, {"fence": 4}, id="newer fence"),
+        pytest.param({"settings_version": 3}, {"settings_version": 2}, id="older settings"),
+        pytest.param({}, {"owner": OTHERS[0]}, id="another subject's"),
+        pytest.param({}, {"owner": OTHERS[1]}, id="another tenant's"),
         pytest.param({"deleted_at": NOW}, {}, id="deleted"),
         pytest.param({"deleted_at": LATER + MILLISECOND}, {}, id="deleted by a clock ahead of ours"),
         pytest.param({"purging": True}, {}, id="purging"),
@@ -72,7 +74,7 @@ async def test_accept_is_refused_and_changes_nothing(
     session = a_session(**fields)
     assert await store.insert_session(session)
     assert not await _accept(store, session, **changes)
-    assert await store.session(session.session_id) == session
+    assert await store.session(OWNER, session.session_id) == session
 
 
 async def test_accept_is_matched_until_the_last_millisecond(store: SessionStore) -> None:
@@ -85,9 +87,9 @@ async def test_accept_repeated_is_refused_and_changes_nothing(store: SessionStor
     session = a_session()
     assert await store.insert_session(session)
     assert await _accept(store, session)
-    accepted = await store.session(session.session_id)
+    accepted = await store.session(OWNER, session.session_id)
     assert not await _accept(store, session, now=LATER + MILLISECOND)
-    assert await store.session(session.session_id) == accepted
+    assert await store.session(OWNER, session.session_id) == accepted
 
 
 async def test_of_accepts_at_the_same_time_exactly_one_wins(make_store: MakeStore) -> None:
@@ -97,14 +99,11 @@ async def test_of_accepts_at_the_same_time_exactly_one_wins(make_store: MakeStor
     for fence in range(40):
         actives = [an_active(a_turn(turn_id=new_id()), fence=fence + 1, lease_id=new_id()) for _ in range(6)]
         answers = await asyncio.gather(
-            *(
-                stores[i % 2].accept(session.session_id, session.uid, fence, NOW, active)
-                for i, active in enumerate(actives)
-            )
+            *(stores[i % 2].accept(replace(session, fence=fence), NOW, active) for i, active in enumerate(actives))
         )
         assert sum(answers) == 1
         for store in stores:
-            found = await store.session(session.session_id)
+            found = await store.session(OWNER, session.session_id)
             assert found
             assert found.active == actives[answers.index(True)]
 
@@ -113,8 +112,8 @@ async def test_what_one_store_has_accepted_another_sees_at_once(make_store: Make
     one, other = await make_store(), await make_store()
     session = a_session()
     assert await one.insert_session(session)
-    assert await other.session(session.session_id) == session
+    assert await other.session(OWNER, session.session_id) == session
     assert await _accept(one, session)
-    found = await other.session(session.session_id)
+    found = await other.session(OWNER, session.session_id)
     assert found
     assert found.fence == 1

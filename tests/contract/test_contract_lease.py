@@ -11,6 +11,8 @@ from service.domain.entities import Session
 from service.domain.ports import Lease, SessionStore
 from tests.contract.build import (
     ENDINGS,
+    OTHERS,
+    OWNER,
     TEXTS,
     a_running_session,
     a_session,
@@ -32,17 +34,20 @@ WRITES: dict[str, tuple[Write, bool]] = {
     "end": (lambda store, lease, _: store.end(lease, an_ending()), False),
     "take_over": (lambda store, lease, beat: store.take_over(_as_read(lease, beat), "lease2"), True),
 }
-NOT_THE_LEASE = {
-    "no such session": {"session_id": "nobody"},
-    "re-created session": {"uid": "another"},
-    "another turn": {"turn_id": "another"},
-    "another grant": {"lease_id": "another"},
+NOT_THE_LEASE: dict[str, Callable[[Lease], Lease]] = {
+    "no such session": lambda lease: replace(lease, key=lease.key._replace(session_id="nobody")),
+    "re-created session": lambda lease: replace(lease, key=lease.key._replace(uid="another")),
+    "another subject's": lambda lease: replace(lease, key=lease.key._replace(owner=OTHERS[0])),
+    "another tenant's": lambda lease: replace(lease, key=lease.key._replace(owner=OTHERS[1])),
+    "another turn": lambda lease: replace(lease, turn_id="another"),
+    "another grant": lambda lease: replace(lease, lease_id="another"),
 }
 
 
 def _as_read(lease: Lease, beat: int) -> Session:
     active = an_active(a_turn(turn_id=lease.turn_id), lease_id=lease.lease_id, beat=beat)
-    return a_session(session_id=lease.session_id, uid=lease.uid, fence=1, active=active)
+    owner, session_id, uid = lease.key
+    return a_session(owner=owner, session_id=session_id, uid=uid, fence=1, active=active)
 
 
 async def _saved(store: SessionStore, session: Session) -> Session:
@@ -51,7 +56,7 @@ async def _saved(store: SessionStore, session: Session) -> Session:
 
 
 async def _found(store: SessionStore, session: Session) -> Session:
-    found = await store.session(session.session_id)
+    found = await store.session(OWNER, session.session_id)
     assert found
     return found
 
@@ -60,7 +65,7 @@ async def _found(store: SessionStore, session: Session) -> Session:
 @pytest.mark.parametrize("name", NOT_THE_LEASE)
 async def test_only_the_lease_may_write(store: SessionStore, write: str, name: str) -> None:
     session = await _saved(store, a_running_session(beat=BEAT, parts=("text",)))
-    lease = replace(the_lease(session), **NOT_THE_LEASE[name])
+    lease = NOT_THE_LEASE[name](the_lease(session))
     assert not await WRITES[write][0](store, lease, BEAT)
     assert await _found(store, session) == session
 
@@ -84,7 +89,7 @@ async def test_an_ended_turn_is_written_no_more(store: SessionStore, write: str)
 @pytest.mark.parametrize("write", WRITES)
 async def test_a_session_without_a_turn_is_not_written(store: SessionStore, write: str) -> None:
     session = await _saved(store, a_session())
-    lease = Lease(session.session_id, session.uid, "turn1", "lease1")
+    lease = Lease(session.key, "turn1", "lease1")
     assert not await WRITES[write][0](store, lease, 0)
     assert await _found(store, session) == session
 
@@ -152,8 +157,14 @@ async def test_end_sets_the_ending_and_last_seq_and_drops_the_parts(store: Sessi
     ending = ENDINGS[name]
     session = await _saved(store, replace(a_running_session(parts=("text",), beat=1, cancel=True), last_seq=77))
     assert await store.end(the_lease(session), ending) is True
-    expected = an_active(beat=1, cancel=True).ended(ending)
-    assert await _found(store, session) == replace(session, last_seq=ending.last_seq, active=expected)
+    expected = replace(
+        session,
+        last_seq=ending.last_seq,
+        update_time=ending.end_time,
+        idle_since=ending.end_time,
+        active=an_active(beat=1, cancel=True).ended(ending),
+    )
+    assert await _found(store, session) == expected
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -226,14 +237,14 @@ async def test_take_over_fences_off_an_accept_over_the_old_fence(store: SessionS
     session = await _saved(store, a_running_session())
     taken = await store.take_over(session, "lease2")
     assert taken
-    assert not await store.accept(session.session_id, session.uid, session.fence, session.create_time, an_active())
+    assert not await store.accept(session, session.create_time, an_active())
     assert await _found(store, session) == taken
 
 
 async def test_a_cancel_reaches_the_owner_and_stays(store: SessionStore) -> None:
     session = await _saved(store, a_running_session())
     for _ in range(2):
-        assert await store.request_cancel(session.session_id, session.uid, "turn1") is True
+        assert await store.request_cancel(session.key, "turn1") is True
     active = await store.checkpoint(the_lease(session), 0, "")
     assert active
     assert active.cancel
@@ -241,18 +252,19 @@ async def test_a_cancel_reaches_the_owner_and_stays(store: SessionStore) -> None
 
 
 @pytest.mark.parametrize(
-    "changes", [{"session_id": "nobody"}, {"uid": "another"}, {"turn_id": "another"}], ids=lambda c: next(iter(c))
+    "changes",
+    [{"session_id": "nobody"}, {"uid": "another"}, *({"owner": owner} for owner in OTHERS), {}],
+    ids=lambda changes: next(iter(changes), "turn_id"),
 )
-async def test_a_cancel_of_something_else_is_refused(store: SessionStore, changes: dict[str, str]) -> None:
+async def test_a_cancel_of_something_else_is_refused(store: SessionStore, changes: dict[str, Any]) -> None:
     session = await _saved(store, a_running_session())
-    arguments = {"session_id": session.session_id, "uid": session.uid, "turn_id": "turn1"} | changes
-    assert not await store.request_cancel(**arguments)
+    assert not await store.request_cancel(session.key._replace(**changes), "turn1" if changes else "another")
     assert await _found(store, session) == session
 
 
 async def test_a_cancel_of_an_ended_turn_is_refused(store: SessionStore) -> None:
     session = await _saved(store, a_session(fence=1, active=an_active().ended(an_ending())))
-    assert not await store.request_cancel(session.session_id, session.uid, "turn1")
+    assert not await store.request_cancel(session.key, "turn1")
     assert await _found(store, session) == session
 
 
@@ -262,7 +274,7 @@ async def test_a_write_touches_its_own_session_only(store: SessionStore) -> None
         session = await _saved(store, a_running_session(beat=BEAT))
         assert await write(store, the_lease(session), BEAT)
     session = await _saved(store, a_running_session(beat=BEAT))
-    assert await store.request_cancel(session.session_id, session.uid, "turn1")
+    assert await store.request_cancel(session.key, "turn1")
     assert await _found(store, other) == other
 
 

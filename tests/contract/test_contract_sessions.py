@@ -12,6 +12,8 @@ from tests.contract.build import (
     FULL_SETTINGS,
     MILLISECOND,
     NOW,
+    OTHERS,
+    OWNER,
     TEXTS,
     a_running_session,
     a_session,
@@ -29,6 +31,9 @@ SESSIONS = {
         settings=FULL_SETTINGS,
         expire_time=NOW + timedelta(days=400),
         idle_ttl=timedelta(milliseconds=1),
+        idle_since=NOW + MILLISECOND,
+        fingerprint="0f",
+        look_at=NOW - MILLISECOND,
         last_seq=2**31 - 1,
         fence=2**40,
         settings_version=17,
@@ -39,7 +44,7 @@ SESSIONS = {
     "purging": a_session(purging=True),
     "running": a_running_session(),
     "running with all": a_running_session(
-        turn=a_turn(5, attempt=3),
+        turn=a_turn(5, attempt=3, settings_version=7),
         parts=("one", "two", ""),
         beat=2,
         released=True,
@@ -62,7 +67,7 @@ async def test_a_session_comes_back_as_it_was(store: SessionStore, name: str) ->
         # A store may drop empty parts: they say nothing.
         session = replace(session, active=replace(session.active, parts=tuple(filter(None, session.active.parts))))
     assert await store.insert_session(session)
-    assert await store.session(session.session_id) == session
+    assert await store.session(OWNER, session.session_id) == session
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -72,40 +77,55 @@ async def test_every_text_comes_back_as_it_was(store: SessionStore, name: str) -
     ended = an_active(turn).ended(an_ending(text=text))
     session = a_session(title=text, instructions=text, labels={text: text}, active=ended)
     assert await store.insert_session(session)
-    assert await store.session(session.session_id) == session
+    assert await store.session(OWNER, session.session_id) == session
 
 
 async def test_a_text_that_is_not_unicode_is_refused_and_nothing_is_saved(store: SessionStore) -> None:
     session = a_session(title="\ud800")
     with pytest.raises((UnicodeEncodeError, TypeError)):
         await store.insert_session(session)
-    assert await store.session(session.session_id) is None
+    assert await store.session(OWNER, session.session_id) is None
     await store.ping()
 
 
 async def test_an_unknown_session_is_none(store: SessionStore) -> None:
-    assert await store.session("nobody") is None
+    assert await store.session(OWNER, "nobody") is None
+
+
+async def test_a_session_of_another_owner_is_none(store: SessionStore) -> None:
+    session = a_session()
+    assert await store.insert_session(session)
+    for owner in OTHERS:
+        assert await store.session(owner, session.session_id) is None
+
+
+async def test_an_id_is_taken_whoever_asks_for_it(store: SessionStore) -> None:
+    session = a_session()
+    assert await store.insert_session(session)
+    for owner in OTHERS:
+        assert not await store.insert_session(replace(session, owner=owner, uid="another"))
+    assert await store.session(OWNER, session.session_id) == session
 
 
 async def test_a_taken_id_is_refused_and_its_session_stays(store: SessionStore) -> None:
     session = a_session(title="first")
     assert await store.insert_session(session)
     assert not await store.insert_session(a_session(session_id=session.session_id, title="second"))
-    assert await store.session(session.session_id) == session
+    assert await store.session(OWNER, session.session_id) == session
 
 
 async def test_an_insert_repeated_is_refused_and_the_session_stays(store: SessionStore) -> None:
     session = a_session()
     assert await store.insert_session(session)
     assert not await store.insert_session(session)
-    assert await store.session(session.session_id) == session
+    assert await store.session(OWNER, session.session_id) == session
 
 
 async def test_ids_are_told_apart_by_case_and_length(store: SessionStore) -> None:
     sessions = [a_session(session_id=name) for name in ("a", "A", "a-", "aa")]
     for session in sessions:
         assert await store.insert_session(session)
-    assert [await store.session(session.session_id) for session in sessions] == sessions
+    assert [await store.session(OWNER, session.session_id) for session in sessions] == sessions
 
 
 async def test_running_sessions_are_those_with_a_running_turn(store: SessionStore) -> None:
