@@ -142,10 +142,8 @@ class SessionStore(TurnStore, PurgeStore, Protocol):
         """
 
     async def delete(self, session: Session, deleted_at: datetime, look_at: datetime) -> Session | None:
-        """Set deleted_at and look_at, and the cancel flag of the turn that runs in `session`: if fence and
-        settings_version are as in `session`, and it is neither deleted nor purging.
-
-        The flag may also be set on a turn that has ended meanwhile, where it says nothing. Returns the new document.
+        """Set deleted_at and look_at, and the cancel flag of the running turn, if one runs: if fence, settings_version
+        and whether a turn runs are as in `session`, and it is neither deleted nor purging. Returns the new document.
         """
 
     async def undelete(self, session: Session, idle_since: datetime, look_at: datetime | None) -> Session | None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from service.domain.entities import Session
-from service.store.documents import session_from_doc, session_to_doc
+from service.store.documents import RUNNING, session_from_doc, session_to_doc
 from service.store.mongo.connection import Doc, MongoDatabase, change_of, of_key
 
 _SETTINGS = (
@@ -28,10 +28,12 @@ class MongoSessions(MongoDatabase):
 
     async def delete(self, session: Session, deleted_at: datetime, look_at: datetime) -> Session | None:
         """Set deleted_at and the cancel flag of a running turn: if it is as in `session`."""
-        as_read = {"fence": session.fence, "settings_version": session.settings_version}
+        as_read: Doc = {"fence": session.fence, "settings_version": session.settings_version}
         change: Doc = {"deleted_at": deleted_at, "look_at": look_at}
         if session.running is not None:
-            change["active.cancel"] = True
+            as_read["active.state"], change["active.cancel"] = RUNNING, True
+        else:
+            as_read["active.state"] = {"$ne": RUNNING}
         return await self._change({**of_key(session.key), **as_read, **_THERE}, {"$set": change})
 
     async def undelete(self, session: Session, idle_since: datetime, look_at: datetime | None) -> Session | None:

@@ -30,7 +30,8 @@ _UPDATE: Final = (
 _DELETE: Final = (
     "UPDATE sessions SET deleted_at = ?, look_at = ?,"
     f" active_cancel = CASE WHEN active_state = '{RUNNING}' THEN 1 ELSE active_cancel END"
-    f" WHERE {KEY} AND fence = ? AND settings_version = ? AND deleted_at IS NULL AND NOT purging RETURNING {COLUMNS}"
+    f" WHERE {KEY} AND fence = ? AND settings_version = ? AND (active_state IS '{RUNNING}') = ? AND deleted_at IS NULL"
+    f" AND NOT purging RETURNING {COLUMNS}"
 )
 _UNDELETE: Final = (
     f"UPDATE sessions SET deleted_at = NULL, idle_since = ?, look_at = ? WHERE {KEY} AND deleted_at = ? AND NOT purging"
@@ -62,7 +63,7 @@ class SqliteSessions(SqliteDatabase):
 
     async def delete(self, session: Session, deleted_at: datetime, look_at: datetime) -> Session | None:
         """Set deleted_at and the cancel flag of a running turn: if it is as in `session`."""
-        as_read = (*key_row(session.key), session.fence, session.settings_version)
+        as_read = (*key_row(session.key), session.fence, session.settings_version, session.running is not None)
         rows = await self._write(_DELETE, (to_ms(deleted_at), to_ms(look_at), *as_read))
         return session_of(rows[0]) if rows else None
 
