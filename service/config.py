@@ -1,10 +1,13 @@
 """All settings, from the environment and `.env`. The README's table is made of the descriptions here."""
 
+import math
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.domain.lifetime import LONGEST
 
 
 class ConfigError(Exception):
@@ -65,6 +68,10 @@ Address = Annotated[str, AfterValidator(_check_address)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
+# As long as a session may ever live.
+LongSeconds = Annotated[float, Field(gt=0, le=LONGEST.total_seconds(), allow_inf_nan=False)]
+
+
 class Config(BaseSettings):
     """Settings of the service. An empty value counts as not set."""
 
@@ -119,6 +126,27 @@ class Config(BaseSettings):
     stop_grace_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = Field(
         30.0, description="time for running turns to end at SIGTERM or SIGINT; the rest is handed over"
     )
+    session_ttl_seconds: LongSeconds | None = Field(
+        None, description="life of a session that asks for no end; not set = SESSION_MAX_TTL_SECONDS"
+    )
+    session_max_ttl_seconds: LongSeconds | None = Field(
+        None, description="longest life that a session may ask for; not set = any, or no end at all"
+    )
+    session_idle_ttl_seconds: LongSeconds | None = Field(
+        None,
+        description="life of a session without a turn; not set = SESSION_MAX_IDLE_TTL_SECONDS",
+    )
+    session_max_idle_ttl_seconds: LongSeconds | None = Field(
+        None, description="longest life without a turn that a session may ask for"
+    )
+    purge_grace_seconds: Annotated[float, Field(ge=0, le=LONGEST.total_seconds(), allow_inf_nan=False)] = Field(
+        604_800.0,
+        description="how long a deleted or expired session is kept; until then a deleted one can be undeleted",
+    )
+    purge_interval_seconds: Seconds = Field(60.0, description="about how often each process looks for what to remove")
+    purge_rate: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] = Field(
+        100.0, description="most steps a second of each process in removing sessions: a session, or 500 of its turns"
+    )
     workers: int = Field(1, ge=1, le=64, description="processes that share the two ports")
     cors_origins: Annotated[
         tuple[str, ...], NoDecode, BeforeValidator(_split_commas), AfterValidator(_check_origins)
@@ -142,6 +170,12 @@ def read_config() -> Config:
         first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
         name = ".".join(str(part) for part in first["loc"][:1]).upper()
         raise ConfigError(f"{name}: {first['msg']}") from None
+    for least, most in (
+        ("session_ttl_seconds", "session_max_ttl_seconds"),
+        ("session_idle_ttl_seconds", "session_max_idle_ttl_seconds"),
+    ):
+        if (getattr(config, least) or 0) > (getattr(config, most) or math.inf):
+            raise ConfigError(f"{least.upper()}: is more than {most.upper()}")
     if config.workers > 1:
         for name, address in (("GRPC_ADDRESS", config.grpc_address), ("HTTP_ADDRESS", config.http_address)):
             if address.endswith(":0"):

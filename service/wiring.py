@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
@@ -14,8 +15,10 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from service.config import Config, ConfigError, join_address, split_address
 from service.domain.entities import utc_now
 from service.domain.history import History
+from service.domain.lifetime import Lifetimes
 from service.domain.log import Log
 from service.domain.ports import ChatModel, SessionStore
+from service.domain.purger import Purger
 from service.domain.runner import TurnLimits
 from service.domain.sessions import Sessions
 from service.domain.tasks import TaskOwner
@@ -97,8 +100,17 @@ class Service:
         self._readiness = Readiness(store.ping, log=self._log)
         await self._readiness.start()
         await self._readiness.check()
+        lifetimes = _lifetimes(config)
+        purger = Purger(
+            store,
+            lifetimes=lifetimes,
+            interval_s=config.purge_interval_seconds,
+            rate=config.purge_rate,
+            now=utc_now,
+            log=self._log,
+        )
         servicer = ChatSessionServicer(
-            Sessions(store, now=utc_now, new_id=_new_id),
+            Sessions(store, lifetimes=lifetimes, now=utc_now, new_id=_new_id, on_delete=self._turns.stop_deleted),
             self._turns.sender,
             self._turns.watcher,
             History(store, now=utc_now),
@@ -109,6 +121,7 @@ class Service:
         await self._serve_http(handlers)
         self._background.start(self._readiness.run())
         self._background.start(self._turns.reaper.run())
+        self._background.start(purger.run())
         self._log.info(
             "serving",
             grpc=join_address(config.grpc_address, self.grpc_port),
@@ -209,6 +222,19 @@ class Service:
     def hurry(self) -> None:
         """Cut the grace of a stop that is under way to nothing."""
         self._hurried.set()
+
+
+def _lifetimes(config: Config) -> Lifetimes:
+    def seconds(value: float | None) -> timedelta | None:
+        return None if value is None else timedelta(milliseconds=round(value * 1000))
+
+    return Lifetimes(
+        ttl=seconds(config.session_ttl_seconds),
+        max_ttl=seconds(config.session_max_ttl_seconds),
+        idle_ttl=seconds(config.session_idle_ttl_seconds),
+        max_idle_ttl=seconds(config.session_max_idle_ttl_seconds),
+        grace=timedelta(milliseconds=round(config.purge_grace_seconds * 1000)),
+    )
 
 
 def build_rest_app(config: Config, invoker: InProcessInvoker, ready: Callable[[str], str]) -> RestApp:

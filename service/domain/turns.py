@@ -6,10 +6,11 @@ from datetime import datetime
 
 from service.domain.board import TurnBoard
 from service.domain.context import ContextBuilder
+from service.domain.entities import Session
 from service.domain.log import Log
 from service.domain.ports import ChatModel, TurnStore
 from service.domain.reaper import Reaper
-from service.domain.runner import TurnLimits
+from service.domain.runner import Stop, TurnLimits
 from service.domain.running import TurnRunners
 from service.domain.sending import TurnSender
 from service.domain.watching import TurnWatcher
@@ -32,10 +33,17 @@ class Turns:
         """context_tokens: budget of the context, estimated tokens."""
         context = ContextBuilder(store, budget_tokens=context_tokens)
         board = TurnBoard(store, limits=limits)
+        self._board = board
         self._runners = TurnRunners(store, model, context, board, limits=limits, now=now, new_id=new_id, log=log)
         self.sender = TurnSender(store, context, board, self._runners, limits=limits, now=now, new_id=new_id)
         self.watcher = TurnWatcher(store, board, limits=limits, now=now)
         self.reaper = Reaper(store, self._runners, board, lease_s=limits.lease_s, log=log)
+
+    def stop_deleted(self, session: Session) -> None:
+        """End the turn of a session that was deleted, if it runs here; elsewhere its owner sees it in the document."""
+        runner = self._board.runner_of(session.uid, session.running.turn.turn_id) if session.running else None
+        if runner is not None:
+            runner.stop(Stop.CANCEL)
 
     async def drain(self, grace_s: float, hurried: asyncio.Event) -> None:
         """Accept no turn any more, give the running ones `grace_s` to end, hand the rest over, send watchers away.

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from chatsession.v1 import chat_session_pb2 as pb
-from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.domain import entities
@@ -55,7 +54,7 @@ def command_from(request: pb.SendMessageRequest, metadata: Metadata, principal: 
         principal=principal,
         session_id=request.session_id,
         message=request.message,
-        request_id=_request_id(request.request_id, metadata),
+        request_id=request_id_from(request.request_id, metadata),
         settings=settings_from(request.settings) if request.HasField("settings") else _NO_SETTINGS,
         expected_last_seq=request.expected_last_seq if request.HasField("expected_last_seq") else None,
         on_busy=_known("on_busy", request.on_busy, _ON_BUSY),
@@ -63,7 +62,8 @@ def command_from(request: pb.SendMessageRequest, metadata: Metadata, principal: 
     )
 
 
-def _request_id(field_value: str, metadata: Metadata) -> str:
+def request_id_from(field_value: str, metadata: Metadata) -> str:
+    """Read a request id, also from the metadata `idempotency-key`; raises InvalidField if they differ."""
     keys = {str(value) for key, value in metadata if key == _IDEMPOTENCY_KEY}
     if not keys:
         return field_value
@@ -82,13 +82,6 @@ def _request_id(field_value: str, metadata: Metadata) -> str:
 def history_query_from(request: pb.GetHistoryRequest) -> HistoryQuery:
     """Read what is asked of a history."""
     return HistoryQuery(request.page_size, request.after_seq, request.page_token, request.order_by)
-
-
-def refuse_unbuilt(path: str, message: ProtoMessage, fields: Sequence[str]) -> None:
-    """Refuse fields that are in the contract and not yet in this server, by name."""
-    for field, _ in message.ListFields():
-        if field.name in fields:
-            raise InvalidField(f"{path}{field.name}", "is not supported in this call yet")
 
 
 def _known(field: str, number: Any, table: Mapping[Any, T]) -> T:
@@ -115,25 +108,6 @@ def settings_to(settings: ModelSettings) -> pb.ModelSettings:
     """Return model settings, what is not set left out."""
     values = {name: value for name in _SETTINGS_FIELDS if (value := getattr(settings, name)) is not None}
     return pb.ModelSettings(**values, stop_sequences=settings.stop_sequences)
-
-
-def session_to(session: entities.Session) -> pb.Session:
-    """Return a session in full."""
-    session_pb = pb.Session(
-        session_id=session.session_id,
-        title=session.title,
-        labels=session.labels,
-        instructions=session.instructions,
-        settings=settings_to(session.settings),
-        last_seq=session.last_seq,
-        create_time=timestamp_to(session.create_time),
-        update_time=timestamp_to(session.update_time),
-        etag=session.etag,
-        settings_version=session.settings_version,
-    )
-    if session.running is not None:
-        session_pb.active_turn_id = session.running.turn.turn_id
-    return session_pb
 
 
 def message_to(message: entities.Message, *, is_full: bool) -> pb.Message:

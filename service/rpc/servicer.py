@@ -7,18 +7,16 @@ from chatsession.v1 import chat_session_pb2_grpc as pb_grpc
 from google.api.httpbody_pb2 import HttpBody
 
 from service.domain.cursor import Cursor
-from service.domain.entities import ANONYMOUS, Principal
-from service.domain.errors import NotBuilt, Retry
+from service.domain.entities import ANONYMOUS, Principal, Session
+from service.domain.errors import InvalidField, NotBuilt, Retry
 from service.domain.history import History
 from service.domain.live import Seat
 from service.domain.sending import TurnSender
 from service.domain.sessions import Sessions
 from service.domain.watching import TurnWatcher
-from service.rpc import convert
+from service.rpc import convert, sessions
 from service.rpc.context import CallContext
 
-_UNBUILT_OF_CREATE = ("session_id", "request_id")
-_UNBUILT_OF_SESSION = ("session_id", "expire_time", "ttl", "idle_ttl", "etag")
 _LAST_EVENT_ID = "last-event-id"
 
 
@@ -33,30 +31,32 @@ class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
 
     async def CreateSession(self, request: pb.CreateSessionRequest, context: CallContext) -> pb.CreateSessionResponse:
         is_full = convert.wants_full(request.view)
-        convert.refuse_unbuilt("", request, _UNBUILT_OF_CREATE)
-        convert.refuse_unbuilt("session.", request.session, _UNBUILT_OF_SESSION)
+        sessions.check_session_id(request.session, request.session_id)
+        if request.session.etag:
+            raise InvalidField("session.etag", "is made by the server")
         session = await self._sessions.create(
             _principal(context),
-            title=request.session.title,
-            labels=dict(request.session.labels),
-            instructions=request.session.instructions,
-            settings=convert.settings_from(request.session.settings),
+            sessions.fields_from(request.session),
+            session_id=request.session_id,
+            request_id=convert.request_id_from(request.request_id, context.invocation_metadata() or ()),
         )
         return pb.CreateSessionResponse(
-            session_id=session.session_id, session=convert.session_to(session) if is_full else None
+            session_id=session.session_id, session=self._session_to(session) if is_full else None
         )
 
     async def GetSession(self, request: pb.GetSessionRequest, context: CallContext) -> pb.Session:
-        raise NotBuilt("GetSession is not served yet")
+        return self._session_to(await self._sessions.get(_principal(context), request.session_id))
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: CallContext) -> pb.ListSessionsResponse:
         raise NotBuilt("ListSessions is not served yet")
 
     async def UpdateSession(self, request: pb.UpdateSessionRequest, context: CallContext) -> pb.Session:
-        raise NotBuilt("UpdateSession is not served yet")
+        update = sessions.update_from(request)
+        return self._session_to(await self._sessions.update(_principal(context), request.session_id, update))
 
     async def DeleteSession(self, request: pb.DeleteSessionRequest, context: CallContext) -> pb.Session:
-        raise NotBuilt("DeleteSession is not served yet")
+        deleted = await self._sessions.delete(_principal(context), request.session_id, request.etag)
+        return self._session_to(deleted)
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: CallContext) -> pb.SendMessageResponse:
         command = convert.command_from(request, context.invocation_metadata() or (), _principal(context))
@@ -100,7 +100,7 @@ class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
         return convert.history_to(page, is_full=is_full)
 
     async def UndeleteSession(self, request: pb.UndeleteSessionRequest, context: CallContext) -> pb.Session:
-        raise NotBuilt("UndeleteSession is not served yet")
+        return self._session_to(await self._sessions.undelete(_principal(context), request.session_id))
 
     async def SearchMessages(
         self, request: pb.SearchMessagesRequest, context: CallContext
@@ -121,6 +121,9 @@ class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
 
     async def GetErasure(self, request: pb.GetErasureRequest, context: CallContext) -> pb.Erasure:
         raise NotBuilt("GetErasure is not served yet")
+
+    def _session_to(self, session: Session) -> pb.Session:
+        return sessions.session_to(session, self._sessions.lifetimes.purge_time(session))
 
     async def _events(
         self, session_id: str, seat: Seat, after: Cursor, context: CallContext, retry: Retry

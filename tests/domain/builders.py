@@ -49,5 +49,5 @@ async def a_session(store: SqliteStore, turns: list[Turn], active: Active | None
     session = Session(session_id, f"u{session_id}", ANONYMOUS, NOW, NOW, last_seq=last_seq, fence=1, active=active)
     assert await store.insert_session(session)
     for turn in turns:
-        assert await store.archive(session.uid, turn)
+        assert await store.archive(session.key, turn)
     return session

@@ -26,7 +26,7 @@ BINDINGS = [
     ("UndeleteSession", "post", "/v1/sessions/{session_id}:undelete", "*", "", ""),
     ("SearchMessages", "get", "/v1/messages:search", "", "", ""),
     ("ExportSession", "get", "/v1/sessions/{session_id}:export", "", "", ""),
-    ("ImportSession", "", "", "", "", ""),
+    ("ImportSession", "post", "/v1/sessions:import", "file", "", ""),
     ("EraseOwner", "post", "/v1/owner:erase", "*", "", ""),
     ("GetErasure", "get", "/v1/erasures/{erasure_id}", "", "", ""),
 ]
