@@ -104,11 +104,11 @@ class Binding:
         name = "" if self.rule.body == "*" else self.rule.body
         if self.takes_raw_body:
             return _raw_body_reader(name)
-        descriptor = self.method.input_type
+        descriptor, max_values = self.method.input_type, self._limits.max_json_values
         read = json_reader.field(descriptor.fields_by_name[name]) if name else json_reader.message(descriptor)
 
         def read_body(message: Any, body: bytes, _: bytes) -> None:
-            value = reader.parse(body)
+            value = reader.parse(body, max_values)
             try:
                 if value is None and name:
                     raise InvalidValue("must not be null")

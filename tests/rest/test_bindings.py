@@ -248,7 +248,7 @@ async def test_a_large_body_is_read_all_the_same(invoker: FakeInvoker) -> None:
 
 
 async def test_l3_a_message_that_grows() -> None:
-    app = gallery_app(limits=Limits(max_message_bytes=100_000))
+    app = gallery_app(limits=Limits(max_message_bytes=100_000, max_json_values=50_000))
     body = '{"doubles":[' + ",".join(["1"] * 40_000) + "]}"
     answer = await ask(app, "POST", "/v1/things", body)
     assert (answer.status, answer.json["code"]) == (413, 8)
