@@ -1,0 +1,199 @@
+"""The load generator: a process of its own that sends prepared calls and times them.
+
+Requests are bytes made beforehand and answers are not parsed, so that it costs little. A plan's lanes run side by side,
+the calls of a lane one after the other.
+"""
+
+import asyncio
+import contextlib
+import multiprocessing
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import grpc
+import uvloop
+
+_TIMEOUT_S = 120.0
+
+
+class Kind(Enum):
+    """How calls are made."""
+
+    UNARY = "gRPC"
+    STREAM = "gRPC server stream"
+    POST = "HTTP POST of JSON"
+    GET = "HTTP GET"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to send: to `target` (host:port, or a URL), each call a path and a body.
+
+    connections: of gRPC; lanes take them in turn. HTTP has one for each lane.
+    pause_s: of each lane before each call; 0 = at once.
+    """
+
+    kind: Kind
+    target: str
+    lanes: Sequence[Sequence[tuple[str, bytes]]]
+    connections: int = 4
+    pause_s: float = 0.0
+
+
+@dataclass
+class Outcome:
+    """What came of a plan. first_ms: time to the first piece of each stream that the `is_text` test takes."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    latencies_ms: list[float] = field(default_factory=list)
+    first_ms: list[float] = field(default_factory=list)
+    messages: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+class Load:
+    """The process. A context manager that ends it."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_main, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process.pid
+        return self._process.pid
+
+    def run(self, plan: Any) -> Any:
+        """Carry a plan out and return what came of it. A plan may also be a picklable async function of no argument."""
+        self._pipe.send(plan)
+        outcome = self._pipe.recv()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._process.terminate()
+        self._process.join()
+
+
+def _main(pipe: Connection) -> None:
+    with contextlib.suppress(EOFError, KeyboardInterrupt):
+        uvloop.run(_serve(pipe))
+
+
+async def _serve(pipe: Connection) -> None:
+    loop = asyncio.get_running_loop()
+    sender = _Sender()
+    while True:
+        plan = await loop.run_in_executor(None, pipe.recv)
+        try:
+            outcome: Any = await (sender.carry_out(plan) if isinstance(plan, Plan) else plan())
+        except Exception as exc:
+            outcome = RuntimeError(f"the load generator failed: {exc!r}")
+        pipe.send(outcome)
+
+
+class _Sender:
+    """Keeps connections from one plan to the next, so that no plan pays for making them."""
+
+    def __init__(self) -> None:
+        self._channels: dict[tuple[str, int], grpc.aio.Channel] = {}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def carry_out(self, plan: Plan) -> Outcome:
+        outcome = Outcome()
+        callers = [self._caller(plan, number, outcome) for number in range(len(plan.lanes))]
+        started, cpu_started = time.perf_counter(), time.process_time()
+        await asyncio.gather(
+            *(_run_lane(call, lane, plan.pause_s, outcome) for call, lane in zip(callers, plan.lanes, strict=True))
+        )
+        outcome.wall_s, outcome.cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
+        return outcome
+
+    def _caller(self, plan: Plan, lane: int, outcome: Outcome) -> Callable[[str, bytes], Awaitable[None]]:
+        match plan.kind:
+            case Kind.UNARY:
+                return _unary(self._channel(plan.target, lane % plan.connections), outcome)
+            case Kind.STREAM:
+                return _stream(self._channel(plan.target, lane % plan.connections), outcome)
+            case Kind.POST | Kind.GET:
+                return _http(self._http(), plan, outcome)
+
+    def _channel(self, target: str, number: int) -> grpc.aio.Channel:
+        key = target, number
+        if key not in self._channels:
+            self._channels[key] = grpc.aio.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)])
+        return self._channels[key]
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                headers={"Content-Type": "application/json"},
+                timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+            )
+        return self._session
+
+
+async def _run_lane(
+    call: Callable[[str, bytes], Awaitable[None]], calls: Sequence[tuple[str, bytes]], pause_s: float, outcome: Outcome
+) -> None:
+    for path, body in calls:
+        if pause_s:
+            await asyncio.sleep(pause_s)
+        started = time.perf_counter()
+        try:
+            await call(path, body)
+        except (grpc.aio.AioRpcError, aiohttp.ClientError, TimeoutError) as exc:
+            outcome.errors.append(repr(exc)[:500])
+        else:
+            outcome.latencies_ms.append((time.perf_counter() - started) * 1000)
+
+
+def _unary(channel: grpc.aio.Channel, outcome: Outcome) -> Callable[[str, bytes], Awaitable[None]]:
+    methods: dict[str, Any] = {}
+
+    async def call(path: str, body: bytes) -> None:
+        method = methods.get(path) or methods.setdefault(path, channel.unary_unary(path))
+        await method(body, timeout=_TIMEOUT_S)
+        outcome.messages += 1
+
+    return call
+
+
+def _stream(channel: grpc.aio.Channel, outcome: Outcome) -> Callable[[str, bytes], Awaitable[None]]:
+    methods: dict[str, Any] = {}
+
+    async def call(path: str, body: bytes) -> None:
+        method = methods.get(path) or methods.setdefault(path, channel.unary_stream(path))
+        async for _ in method(body, timeout=_TIMEOUT_S):
+            outcome.messages += 1
+
+    return call
+
+
+def _http(session: aiohttp.ClientSession, plan: Plan, outcome: Outcome) -> Callable[[str, bytes], Awaitable[None]]:
+    method = "GET" if plan.kind is Kind.GET else "POST"
+
+    async def call(path: str, body: bytes) -> None:
+        async with session.request(method, plan.target + path, data=body or None) as response:
+            text = await response.read()
+            if response.status != 200:
+                raise aiohttp.ClientError(f"{response.status} {text[:300]!r}")
+        outcome.messages += 1
+
+    return call
