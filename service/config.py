@@ -98,6 +98,12 @@ class Config(BaseSettings):
     context_tokens: int = Field(
         12_000, ge=256, le=10_000_000, description="most tokens of history given to the model (estimated, bytes / 3)"
     )
+    session_cache_mib: int = Field(
+        64,
+        ge=0,
+        le=65_536,
+        description="memory for the text of the sessions used last, in MiB; 0 reads it anew for each turn",
+    )
     model_attempts: int = Field(
         3, ge=1, le=10, description="calls to the provider for one answer, before its first text"
     )

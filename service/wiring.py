@@ -25,19 +25,21 @@ from service.llm.openai import Limits, OpenAIModel
 from service.llm.retrying import RetryingModel
 from service.rest import Limits as RestLimits
 from service.rest import Listener, RestApp
+from service.rpc.constraints import CONSTRAINTS
 from service.rpc.health import Readiness
 from service.rpc.inprocess import InProcessInvoker
 from service.rpc.pipeline import SERVICE_NAME, CallLimits, Handlers, build_handlers
 from service.rpc.server import build_server
-from service.rpc.servicer import ChatSessionServicer
+from service.rpc.servicer import UNSERVED, ChatSessionServicer
 from service.rpc.status import DOMAIN
 
 _CONTRACT = Path(__file__).parent / "rpc" / "contract.binpb"
 # For calls that have their answer, to get it out. Health watches last until then.
 _LAST_CALLS_S = 2.0
+_TOKENS_PER_MIB = 1024 * 1024 // 3
 
 
-_SEND_EXAMPLE = {"sessionId": "the sessionId that POST /session answered", "message": "Hello"}
+_SEND_EXAMPLE = {"sessionId": "the-sessionId-that-POST-session-answered", "message": "Hello"}
 _EXAMPLES = {f"{SERVICE_NAME}.{method}": _SEND_EXAMPLE for method in ("SendMessage", "StreamMessage")}
 
 
@@ -84,6 +86,7 @@ class Service:
             store,
             model,
             context_tokens=config.context_tokens,
+            recent_tokens=config.session_cache_mib * _TOKENS_PER_MIB,
             limits=TurnLimits(
                 lease_s=config.lease_seconds,
                 turn_timeout_s=config.turn_timeout_seconds,
@@ -224,6 +227,8 @@ def build_rest_app(config: Config, invoker: InProcessInvoker, ready: Callable[[s
         event_id=_cursor_of,
         ready=ready,
         examples=_EXAMPLES,
+        constraints=CONSTRAINTS,
+        unserved=UNSERVED,
         limits=RestLimits(
             unary_timeout_s=config.unary_timeout_seconds,
             stream_timeout_s=config.stream_timeout_seconds,

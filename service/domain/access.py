@@ -14,6 +14,11 @@ async def look(store: SessionStore, principal: Principal, session_id: str, now: 
     session = await store.session(session_id)
     if session is None or session.owner != principal or session.deleted_at is not None or session.purging:
         raise SessionNotFound(session_id)
-    if session.expire_time is not None and session.expire_time <= now:
+    if is_expired(session, now):
         raise SessionExpired(session_id)
     return session
+
+
+def is_expired(session: Session, now: datetime) -> bool:
+    """Whether a session has come to its end by itself."""
+    return session.expire_time is not None and session.expire_time <= now

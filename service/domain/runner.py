@@ -62,8 +62,12 @@ class TurnRunner:
         now: Callable[[], datetime],
         log: Log,
         granted_at: float,
+        on_end: Callable[[Active], None],
     ) -> None:
-        """granted_at: loop time before the write that granted the lease was sent."""
+        """granted_at: loop time before the write that granted the lease was sent.
+
+        on_end: told of the turn once its end is saved, before anybody who watches is.
+        """
         self.lease = Lease(session.session_id, session.uid, active.turn.turn_id, active.lease_id)
         self.live = live
         self._active = active
@@ -72,6 +76,7 @@ class TurnRunner:
         self._limits = limits
         self._now = now
         self._log = log
+        self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._beat = active.beat
         self._saved_chars = sum(map(len, active.parts))
@@ -249,7 +254,9 @@ class TurnRunner:
             return False
         if not settled.answer and not (settled.was_uncertain and await self._own_ending()):
             return False
-        turn = self._active.ended(ending).turn
+        ended = self._active.ended(ending)
+        turn = ended.turn
+        self._on_end(ended)
         self.live.finish(turn)
         self._log.info("turn ended", turn_id=turn.turn_id, state=ending.state.value, attempt=turn.attempt)
         return await archive(
