@@ -54,8 +54,13 @@ class Result:
 
 
 def interleave(contenders: Mapping[str, Callable[[int], Sample]], rounds: int) -> Samples:
-    """Measure each contender once in each round, each time another first. A contender is given the round's number."""
+    """Measure each contender once in each round, each time another first. A contender is given the round's number.
+
+    A round before, numbered -1, is thrown away.
+    """
     names = list(contenders)
+    for measure in contenders.values():
+        measure(-1)
     found: Samples = {name: [] for name in names}
     for number in range(rounds):
         shift = number % len(names)

@@ -1,5 +1,6 @@
 """What all comparisons share: database, provider, load generator, and the servers that were started."""
 
+import os
 import shutil
 import sys
 import tempfile
@@ -36,6 +37,8 @@ class Size:
 
 class Lab:
     """A context manager that ends everything it has started."""
+
+    cores = os.cpu_count()
 
     def __init__(self, size: Size) -> None:
         self.size = size
@@ -82,10 +85,10 @@ class Lab:
         settings = {"OPENAI_BASE_URL": f"{self.provider.http}/v1", "OPENAI_API_KEY": "key", **settings}
         return self.keep(processes.start_service(self.folder, **settings))
 
-    def start_bare(self, database: str, *options: str) -> Server:
-        """Start the bare handler."""
+    def start_peer(self, name: str, database: str, *options: str) -> Server:
+        """Start a bare peer: `bare` or `parts`."""
         arguments = (self.mongo_uri, database, self.provider.http, *options)
-        return self.keep(processes.start_module("benchmarks.peers.bare", self.folder, *arguments))
+        return self.keep(processes.start_module(f"benchmarks.peers.{name}", self.folder, *arguments))
 
     def start_seed_style(self, database: str) -> Server:
         """Start the seed-style app with one worker; raises NotInstalledError."""

@@ -6,7 +6,9 @@ the calls of a lane one after the other.
 
 import asyncio
 import contextlib
+import itertools
 import multiprocessing
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +20,12 @@ from typing import Any, Self
 import aiohttp
 import grpc
 import uvloop
+from chatsession.v1 import chat_session_pb2 as pb
 
 _TIMEOUT_S = 120.0
+
+Call = tuple[str, bytes]
+Caller = Callable[[str, bytes], Awaitable[None]]
 
 
 class Kind(Enum):
@@ -29,6 +35,7 @@ class Kind(Enum):
     STREAM = "gRPC server stream"
     POST = "HTTP POST of JSON"
     GET = "HTTP GET"
+    SSE = "HTTP POST answered by a provider's events"
 
 
 @dataclass(frozen=True)
@@ -36,19 +43,22 @@ class Plan:
     """What to send: to `target` (host:port, or a URL), each call a path and a body.
 
     connections: of gRPC; lanes take them in turn. HTTP has one for each lane.
-    pause_s: of each lane before each call; 0 = at once.
+    fresh: make new connections, instead of taking those of plans before.
+    per_s: calls begin at this rate on average, at random moments, whether or not those before are over; a call goes to
+    the next lane whose turn it is. 0 = each lane makes its next call when the one before is over.
     """
 
     kind: Kind
     target: str
-    lanes: Sequence[Sequence[tuple[str, bytes]]]
+    lanes: Sequence[Sequence[Call]]
     connections: int = 4
-    pause_s: float = 0.0
+    fresh: bool = False
+    per_s: float = 0.0
 
 
 @dataclass
 class Outcome:
-    """What came of a plan. first_ms: time to the first piece of each stream that the `is_text` test takes."""
+    """What came of a plan. first_ms: time to the first text of each stream."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
@@ -116,22 +126,31 @@ class _Sender:
 
     async def carry_out(self, plan: Plan) -> Outcome:
         outcome = Outcome()
+        if plan.fresh:
+            await self._forget(plan.target)
         callers = [self._caller(plan, number, outcome) for number in range(len(plan.lanes))]
         started, cpu_started = time.perf_counter(), time.process_time()
-        await asyncio.gather(
-            *(_run_lane(call, lane, plan.pause_s, outcome) for call, lane in zip(callers, plan.lanes, strict=True))
-        )
+        if plan.per_s:
+            await _run_open(callers, plan, outcome)
+        else:
+            await asyncio.gather(*(_run_lane(*pair, outcome) for pair in zip(callers, plan.lanes, strict=True)))
         outcome.wall_s, outcome.cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
         return outcome
 
-    def _caller(self, plan: Plan, lane: int, outcome: Outcome) -> Callable[[str, bytes], Awaitable[None]]:
+    def _caller(self, plan: Plan, lane: int, outcome: Outcome) -> Caller:
         match plan.kind:
             case Kind.UNARY:
                 return _unary(self._channel(plan.target, lane % plan.connections), outcome)
             case Kind.STREAM:
                 return _stream(self._channel(plan.target, lane % plan.connections), outcome)
+            case Kind.SSE:
+                return _sse(self._http(), plan.target, outcome)
             case Kind.POST | Kind.GET:
                 return _http(self._http(), plan, outcome)
+
+    async def _forget(self, target: str) -> None:
+        for key in [key for key in self._channels if key[0] == target]:
+            await self._channels.pop(key).close()
 
     def _channel(self, target: str, number: int) -> grpc.aio.Channel:
         key = target, number
@@ -149,22 +168,36 @@ class _Sender:
         return self._session
 
 
-async def _run_lane(
-    call: Callable[[str, bytes], Awaitable[None]], calls: Sequence[tuple[str, bytes]], pause_s: float, outcome: Outcome
-) -> None:
-    for path, body in calls:
-        if pause_s:
-            await asyncio.sleep(pause_s)
-        started = time.perf_counter()
-        try:
-            await call(path, body)
-        except (grpc.aio.AioRpcError, aiohttp.ClientError, TimeoutError) as exc:
-            outcome.errors.append(repr(exc)[:500])
-        else:
-            outcome.latencies_ms.append((time.perf_counter() - started) * 1000)
+async def _run_lane(call: Caller, calls: Sequence[Call], outcome: Outcome) -> None:
+    for each in calls:
+        await _make(call, each, outcome)
 
 
-def _unary(channel: grpc.aio.Channel, outcome: Outcome) -> Callable[[str, bytes], Awaitable[None]]:
+async def _run_open(callers: Sequence[Caller], plan: Plan, outcome: Outcome) -> None:
+    """Begin calls at random moments, as they come from many callers who know nothing of each other."""
+    loop, chance = asyncio.get_running_loop(), random.Random(1)
+    due_s = loop.time()
+    made = set()
+    for row in itertools.zip_longest(*plan.lanes):
+        for call, each in zip(callers, row, strict=True):
+            if each is not None:
+                due_s += chance.expovariate(plan.per_s)
+                await asyncio.sleep(due_s - loop.time())
+                made.add(asyncio.create_task(_make(call, each, outcome)))
+    await asyncio.gather(*made)
+
+
+async def _make(call: Caller, each: Call, outcome: Outcome) -> None:
+    started = time.perf_counter()
+    try:
+        await call(*each)
+    except (grpc.aio.AioRpcError, aiohttp.ClientError, TimeoutError) as exc:
+        outcome.errors.append(repr(exc)[:500])
+    else:
+        outcome.latencies_ms.append((time.perf_counter() - started) * 1000)
+
+
+def _unary(channel: grpc.aio.Channel, outcome: Outcome) -> Caller:
     methods: dict[str, Any] = {}
 
     async def call(path: str, body: bytes) -> None:
@@ -175,18 +208,35 @@ def _unary(channel: grpc.aio.Channel, outcome: Outcome) -> Callable[[str, bytes]
     return call
 
 
-def _stream(channel: grpc.aio.Channel, outcome: Outcome) -> Callable[[str, bytes], Awaitable[None]]:
+def _stream(channel: grpc.aio.Channel, outcome: Outcome) -> Caller:
     methods: dict[str, Any] = {}
 
     async def call(path: str, body: bytes) -> None:
         method = methods.get(path) or methods.setdefault(path, channel.unary_stream(path))
-        async for _ in method(body, timeout=_TIMEOUT_S):
+        started, has_text = time.perf_counter(), False
+        async for message in method(body, timeout=_TIMEOUT_S):
             outcome.messages += 1
+            if not has_text and pb.TurnEvent.FromString(message).WhichOneof("event") == "delta":
+                has_text = True
+                outcome.first_ms.append((time.perf_counter() - started) * 1000)
 
     return call
 
 
-def _http(session: aiohttp.ClientSession, plan: Plan, outcome: Outcome) -> Callable[[str, bytes], Awaitable[None]]:
+def _sse(session: aiohttp.ClientSession, url: str, outcome: Outcome) -> Caller:
+    async def call(path: str, body: bytes) -> None:
+        started, has_text = time.perf_counter(), False
+        async with session.post(url + path, data=body) as response:
+            async for data in response.content.iter_any():
+                outcome.messages += 1
+                if not has_text and b'"delta":{"content":"' in data:
+                    has_text = True
+                    outcome.first_ms.append((time.perf_counter() - started) * 1000)
+
+    return call
+
+
+def _http(session: aiohttp.ClientSession, plan: Plan, outcome: Outcome) -> Caller:
     method = "GET" if plan.kind is Kind.GET else "POST"
 
     async def call(path: str, body: bytes) -> None:

@@ -1,7 +1,7 @@
 """Puts sessions with a past into the database, as the service and as the seed-style app keep them."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -44,7 +44,7 @@ def sessions(database: Database[dict[str, Any]], count: int, turns: int) -> list
 
 def seed_style(database: Database[dict[str, Any]], count: int, turns: int) -> list[str]:
     """Insert the same for the seed-style app: one document a session."""
-    docs = [{"_id": uuid4().hex, "messages": _messages(turns)} for _ in range(count)]
+    docs = [{"_id": uuid4().hex, "messages": messages(exchanges(turns))} for _ in range(count)]
     _insert(database.seed_sessions, iter(docs))
     return [doc["_id"] for doc in docs]
 
@@ -57,10 +57,11 @@ def exchanges(count: int) -> Iterator[tuple[str, str]]:
         yield data.questions()[number * 7 % len(data.questions())], "".join(answer)
 
 
-def _messages(turns: int) -> list[dict[str, str]]:
+def messages(said: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    """Return exchanges as messages of OpenAI's API."""
     return [
         {"role": role, "content": text}
-        for exchange in exchanges(turns)
+        for exchange in said
         for role, text in zip(("user", "assistant"), exchange, strict=True)
     ]
 

@@ -6,50 +6,75 @@ import orjson
 from chatsession.v1 import chat_session_pb2 as pb
 
 from benchmarks import data
-from benchmarks.load import Kind, Plan
+from benchmarks.load import Call, Kind, Plan
 
-SEND = "/chatsession.v1.ChatSessionService/SendMessage"
-STREAM = "/chatsession.v1.ChatSessionService/StreamMessage"
+_SERVICE = "/chatsession.v1.ChatSessionService"
+_NO_OP = f"{_SERVICE}/GetTurn", pb.GetTurnRequest(session_id="s", turn_id="t").SerializeToString()
+
+MakeCall = Callable[[str, str], Call]
 
 
-def send(
-    target: str, sessions: Sequence[str], *, each: int, start: int = 0, lanes: int = 16, connections: int = 4
+def send(session: str, message: str) -> Call:
+    """A unary send."""
+    return f"{_SERVICE}/SendMessage", pb.SendMessageRequest(session_id=session, message=message).SerializeToString()
+
+
+def stream(model: str) -> MakeCall:
+    """A streamed send to a model."""
+
+    def call(session: str, message: str) -> Call:
+        request = pb.SendMessageRequest(session_id=session, message=message)
+        request.settings.model = model
+        return f"{_SERVICE}/StreamMessage", request.SerializeToString()
+
+    return call
+
+
+def post(session: str, message: str) -> Call:
+    """POST /chat."""
+    return "/chat", orjson.dumps({"sessionId": session, "message": message})
+
+
+def ask(model: str) -> MakeCall:
+    """A streamed call to the provider itself."""
+
+    def call(_session: str, message: str) -> Call:
+        body = {"model": model, "messages": [{"role": "user", "content": message}], "stream": True}
+        return "/v1/chat/completions", orjson.dumps(body)
+
+    return call
+
+
+def plan(
+    kind: Kind,
+    target: str,
+    call: MakeCall,
+    sessions: Sequence[str],
+    *,
+    each: int = 1,
+    start: int = 0,
+    lanes: int = 16,
+    connections: int = 4,
+    fresh: bool = False,
+    per_s: float = 0.0,
 ) -> Plan:
-    """Plan unary sends: `each` in every session, from its `start`th message, one session after the other in a lane."""
-    return Plan(Kind.UNARY, target, _lanes(sessions, each, start, lanes, _request), connections)
+    """Plan `each` messages in every session, from its `start`th on, one session after the other in each lane.
 
-
-def post(url: str, sessions: Sequence[str], *, each: int, start: int = 0, lanes: int = 16) -> Plan:
-    """Plan the same as POST /chat."""
-    return Plan(Kind.POST, url, _lanes(sessions, each, start, lanes, _body))
-
-
-def _lanes(
-    sessions: Sequence[str], each: int, start: int, lanes: int, call: Callable[[str, str], tuple[str, bytes]]
-) -> list[list[tuple[str, bytes]]]:
-    """Share the sessions out. What is said depends on the place of a session, so contenders are told the same."""
-    numbered = list(enumerate(sessions))
-    return [
-        [
-            call(session, _message(number, turn))
-            for number, session in numbered[lane::lanes]
-            for turn in _range(start, each)
-        ]
-        for lane in range(min(lanes, len(sessions)))
+    What is said depends on the place of the session, so that all contenders are told the same.
+    """
+    said = list(enumerate(sessions))
+    shares = [said[lane::lanes] for lane in range(min(lanes, len(said)))]
+    calls = [
+        [call(session, _message(number, turn)) for number, session in share for turn in range(start, start + each)]
+        for share in shares
     ]
+    return Plan(kind, target, calls, connections, fresh, per_s)
 
 
-def _range(start: int, count: int) -> range:
-    return range(start, start + count)
+def no_op(target: str, count: int, *, lanes: int = 16, connections: int = 4) -> Plan:
+    """Plan calls of the bare handler's method that does nothing."""
+    return Plan(Kind.UNARY, target, [[_NO_OP] * (count // lanes)] * lanes, connections)
 
 
 def _message(session_number: int, turn: int) -> str:
     return data.questions()[(session_number * 11 + turn * 7) % len(data.questions())]
-
-
-def _request(session: str, message: str) -> tuple[str, bytes]:
-    return SEND, pb.SendMessageRequest(session_id=session, message=message).SerializeToString()
-
-
-def _body(session: str, message: str) -> tuple[str, bytes]:
-    return "/chat", orjson.dumps({"sessionId": session, "message": message})

@@ -1,5 +1,5 @@
 """The comparisons; importing this enters all of them in the registry."""
 
-from benchmarks.cases import turn
+from benchmarks.cases import parts, turn
 
-__all__ = ["turn"]
+__all__ = ["parts", "turn"]

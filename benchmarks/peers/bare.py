@@ -92,10 +92,13 @@ class BareHandler(pb_grpc.ChatSessionServiceServicer):
     async def StreamMessage(self, request: pb.SendMessageRequest, _context: Any) -> AsyncIterator[pb.TurnEvent]:
         """Pass each event on as it comes; no store."""
         body = self._body([{"role": "user", "content": request.message}], request.settings.model or _MODEL)
+        rest = b""
         async with self._http.post(self._url, data=body) as response:
-            async for line in response.content:
-                if text := _text_of(line):
-                    yield pb.TurnEvent(cursor="c", delta=pb.TextDelta(text=text))
+            async for data in response.content.iter_any():
+                *events, rest = (rest + data).split(b"\n\n")
+                for event in events:
+                    if text := _text_of(event):
+                        yield pb.TurnEvent(cursor="c", delta=pb.TextDelta(text=text))
 
     async def GetTurn(self, request: pb.GetTurnRequest, _context: Any) -> pb.Turn:
         """The call that does nothing."""
@@ -149,13 +152,9 @@ def open_http() -> aiohttp.ClientSession:
     )
 
 
-async def _serve(arguments: argparse.Namespace) -> None:
-    handler = BareHandler(
-        connect(arguments.mongo_uri, arguments.database),
-        open_http(),
-        f"{arguments.provider}/v1/chat/completions",
-        streamed=not arguments.whole,
-    )
+async def _serve(told: argparse.Namespace) -> None:
+    database = connect(told.mongo_uri, told.database)
+    handler = BareHandler(database, open_http(), f"{told.provider}/v1/chat/completions", streamed=not told.whole)
     server = grpc.aio.server()
     pb_grpc.add_ChatSessionServiceServicer_to_server(handler, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -164,14 +163,15 @@ async def _serve(arguments: argparse.Namespace) -> None:
     await server.wait_for_termination()
 
 
-def main() -> None:
+def arguments() -> argparse.ArgumentParser:
+    """Return a parser of what a peer of this kind is told."""
     parser = argparse.ArgumentParser()
     parser.add_argument("mongo_uri")
     parser.add_argument("database")
     parser.add_argument("provider")
     parser.add_argument("--whole", action="store_true", help="ask for whole answers instead of streams")
-    uvloop.run(_serve(parser.parse_args()))
+    return parser
 
 
 if __name__ == "__main__":
-    main()
+    uvloop.run(_serve(arguments().parse_args()))
