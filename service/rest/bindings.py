@@ -71,7 +71,7 @@ class Binding:
     def request(self, path_values: Sequence[str], query: bytes, body: bytes, content_type: bytes) -> Message:
         """Build the request message: body first, then the path, which wins, then the query. Raises Refusal."""
         message: Any = self._request_class()
-        if body:
+        if body or (self.takes_raw_body and content_type):
             self._read_body(message, body, content_type)
         for field, text in zip(self._path_fields, path_values, strict=True):
             try:
@@ -110,8 +110,6 @@ class Binding:
         def read_body(message: Any, body: bytes, _: bytes) -> None:
             value = reader.parse(body, max_values)
             try:
-                if value is None and name:
-                    raise InvalidValue("must not be null")
                 read(message, value, 0)
             except InvalidValue as error:
                 path = (error.under(name) if name else error).path

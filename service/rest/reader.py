@@ -65,8 +65,9 @@ class Reader:
         return plan
 
     def field(self, field: FieldDescriptor) -> Read:
-        """Return what sets one field of a message from the field's own JSON value."""
-        return self._field(field).read
+        """Return what sets one field of a message from the field's own JSON value; null only if that is one."""
+        _, _, takes_null, read = self._field(field)
+        return read if takes_null else _not_null(read)
 
     def _special_plan(self, descriptor: Descriptor) -> Read | None:
         if wellknown.is_wrapper(descriptor):
@@ -279,6 +280,15 @@ def _takes_null(field: FieldDescriptor) -> bool:
     if field.message_type is not None:
         return bool(field.message_type.full_name == wellknown.VALUE)
     return field.enum_type is not None and field.enum_type.full_name == values.NULL_VALUE
+
+
+def _not_null(read: Read) -> Read:
+    def read_value(message: Any, value: Any, depth: int) -> None:
+        if value is None:
+            raise InvalidValue("must not be null")
+        read(message, value, depth)
+
+    return read_value
 
 
 def _text_reader(set_text: wellknown.SetText) -> Read:

@@ -93,6 +93,15 @@ async def test_s7_a_value_body_may_be_anything(invoker: FakeInvoker) -> None:
         assert (await ask(gallery_app(invoker), "POST", "/v1/any-value/1", body)).status == 200
 
 
+async def test_j5_null_is_a_value_body_and_no_other(invoker: FakeInvoker) -> None:
+    answer = await ask(gallery_app(invoker), "POST", "/v1/any-value/1", "null")
+    assert (answer.status, answer.body) == (200, b"null")
+    assert invoker.call.request.value.WhichOneof("kind") == "null_value"
+    for target, field in [("/v1/in/1", "parent"), ("/v1/list/1", "strings"), ("/v1/text/1", "string_value")]:
+        answer = await ask(gallery_app(), "POST", target, "null")
+        assert (answer.status, answer.violation) == (400, field)
+
+
 async def test_s7_an_empty_body_leaves_its_field_unset(invoker: FakeInvoker) -> None:
     app = gallery_app(invoker)
     await ask(app, "POST", "/v1/in/1")
@@ -223,14 +232,19 @@ async def test_errors_in_a_body_field_begin_with_its_name() -> None:
     assert answer.violation == "parent.parent.number"
     answer = await ask(gallery_app(), "POST", "/v1/list/1", "[1]")
     assert answer.violation == "strings[0]"
-    answer = await ask(gallery_app(), "POST", "/v1/in/1", "null")
-    assert answer.violation == "parent"
 
 
 async def test_r9_raw_bodies(invoker: FakeInvoker) -> None:
     answer = await ask(gallery_app(invoker), "POST", "/v1/upload", b"\xff\0", {"content-type": "image/png"})
     assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b"\xff\0", "image/png")
     assert invoker.call.request.content_type == "image/png"
+
+
+async def test_r9_an_empty_file_has_a_type_too(invoker: FakeInvoker) -> None:
+    answer = await ask(gallery_app(invoker), "POST", "/v1/upload", b"", {"content-type": "image/png"})
+    assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b"", "image/png")
+    answer = await ask(gallery_app(invoker), "POST", "/v1/parts/7")
+    assert not invoker.call.request.HasField("file")
 
 
 async def test_r9_raw_body_in_a_field(invoker: FakeInvoker) -> None:
