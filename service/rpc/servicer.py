@@ -18,6 +18,18 @@ from service.rpc.context import CallContext
 
 _UNBUILT_OF_CREATE = ("session_id", "request_id")
 _UNBUILT_OF_SESSION = ("session_id", "expire_time", "ttl", "idle_ttl", "etag")
+_PACKAGE = pb.DESCRIPTOR.package
+# What the contract has and this server always refuses, by full names.
+UNSERVED = frozenset(
+    [
+        *(f"{_PACKAGE}.CreateSessionRequest.{field}" for field in _UNBUILT_OF_CREATE),
+        *(f"{_PACKAGE}.Session.{field}" for field in _UNBUILT_OF_SESSION),
+        *(
+            f"{_PACKAGE}.ChatSessionService.{method}"
+            for method in ("GetSession", "ListSessions", "UpdateSession", "DeleteSession")
+        ),
+    ]
+)
 _LAST_EVENT_ID = "last-event-id"
 
 
