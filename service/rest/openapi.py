@@ -154,28 +154,25 @@ class Document:
         message = rule.method.input_type
         if rule.body == "*":
             bound = {variable.field_path[0] for variable in rule.template.variables if len(variable.field_path) == 1}
-            schema = (
-                self._schemas.object(message, Way.IN, without=bound)
-                if bound
-                else self._schemas.message(message, Way.IN)
-            )
+            schema = self._schemas.message(message, Way.IN, without=bound)
             needed = [
                 field
                 for field in message.fields
                 if field.name not in bound and behaves(field, field_behavior_pb2.REQUIRED)
             ]
             required = bool(needed)
-            example = {field.json_name: _example(field) for field in needed}
+            elsewhere = {message.fields_by_name[name].json_name for name in bound}
+            given = self._examples.get(rule.method.full_name) or {field.json_name: _example(field) for field in needed}
+            example = {name: value for name, value in given.items() if name not in elsewhere}
             is_file = message.full_name == wellknown.HTTP_BODY
         else:
             field = message.fields_by_name[rule.body]
             schema = self._schemas.field(field, Way.IN)
             required = behaves(field, field_behavior_pb2.REQUIRED)
-            example = _example(field)
+            example = self._examples.get(rule.method.full_name, _example(field))
             is_file = field.message_type is not None and field.message_type.full_name == wellknown.HTTP_BODY
         if is_file:
             return {"required": required, "content": {"*/*": {}}}
-        example = self._examples.get(rule.method.full_name, example)
         return {"required": required, "content": {"application/json": {"schema": schema, "example": example}}}
 
     def _responses(self, rule: Rule) -> dict[str, Any]:

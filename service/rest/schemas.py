@@ -102,14 +102,18 @@ class Schemas:
         """Whether a field is part of messages that go this way."""
         return not behaves(field, way.value) and not (way is Way.IN and field.full_name in self._unserved)
 
-    def message(self, message: Descriptor, way: Way) -> Schema:
-        """Return the schema of a message: a reference, unless the type has a form of its own."""
+    def message(self, message: Descriptor, way: Way, *, without: Collection[str] = ()) -> Schema:
+        """Return the schema of a message: a reference, unless the type has a form of its own.
+
+        without: proto names of fields to leave out.
+        """
         if wellknown.is_wrapper(message):
             return dict(_SCALARS[message.fields_by_name["value"].type])
         own = _WELL_KNOWN.get(message.full_name)
         if own is not None:
             return dict(own)
-        return self.component(self._name(message, way), lambda: self.object(message, way))
+        name = ".".join([self._name(message, way), *(["Without"] if without else []), *sorted(without)])
+        return self.component(name, lambda: self.object(message, way, without=without))
 
     def component(self, name: str, build: Callable[[], Schema]) -> Schema:
         """Return a reference to a schema, which is built if nothing has referred to it before."""

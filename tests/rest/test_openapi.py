@@ -8,6 +8,7 @@ from google.api.http_pb2 import HttpRule
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.rpc.status_pb2 import Status
+from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
 from service.rest.openapi import Document
@@ -122,7 +123,8 @@ def test_bodies(document: Any) -> None:
     whole = document["paths"]["/v1/things"]["post"]["requestBody"]["content"]["application/json"]
     assert whole["schema"] == {"$ref": "#/components/schemas/Thing.Input"}
     less = document["paths"]["/v1/things/{id}"]["post"]["requestBody"]["content"]["application/json"]
-    assert "id" not in less["schema"]["properties"]
+    assert less["schema"] == {"$ref": "#/components/schemas/Thing.Input.Without.id"}
+    assert "id" not in document["components"]["schemas"]["Thing.Input.Without.id"]["properties"]
     field = document["paths"]["/v1/list/{id}"]["post"]
     assert field["requestBody"]["content"]["application/json"]["schema"]["type"] == "array"
     assert field["responses"]["200"]["content"]["application/json"]["schema"]["type"] == "array"
@@ -216,6 +218,21 @@ def test_literals_stay_encoded() -> None:
 def test_examples_can_be_given() -> None:
     made = document_of(gallery(), examples={"gallery.v1.Gallery.CreateThing": {"id": "x"}})
     assert made["paths"]["/v1/things"]["post"]["requestBody"]["content"]["application/json"]["example"] == {"id": "x"}
+
+
+def test_an_example_leaves_out_what_stands_in_the_path() -> None:
+    service = service_with(HttpRule(post="/a/{id}", body="*"))
+    made = document_of(service, examples={"made.Made.M0": {"id": "x", "old": "y"}})
+    body = made["paths"]["/a/{id}"]["post"]["requestBody"]
+    assert body["content"]["application/json"]["example"] == {"old": "y"}
+
+
+def test_examples_are_valid(document: Any) -> None:
+    bodies = [op["requestBody"]["content"] for op in operations(document).values() if "requestBody" in op]
+    media = [content["application/json"] for content in bodies if "application/json" in content]
+    for one in media:
+        OAS31Validator({**one["schema"], "components": document["components"]}).validate(one["example"])
+    assert media
 
 
 def test_types_are_named_in_full_where_two_have_one_name() -> None:
