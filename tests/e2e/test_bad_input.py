@@ -4,13 +4,19 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
+import grpc
 import pytest
 import pytest_asyncio
+from chatsession.errors import ChatSessionError
 from chatsession.v1 import chat_session_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.e2e.faces import Face, GrpcFace, Refused, RestFace, check_refused, connect, grpc_face, refuse_json, rest_face
+from tests.e2e.refusals import check_refused
+from tests.support.calls import Caller, send_request
+from tests.support.door import connect
+from tests.support.grpc_calls import GrpcCaller
+from tests.support.rest_calls import RestCaller, failure_in
 from tests.support.server import ServerProcess, running_server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -35,30 +41,30 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def stubs(server: ServerProcess) -> AsyncIterator[GrpcFace]:
-    async with grpc_face(server) as stubs:
+async def stubs(server: ServerProcess) -> AsyncIterator[GrpcCaller]:
+    async with GrpcCaller(server) as stubs:
         yield stubs
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def rest(server: ServerProcess) -> AsyncIterator[RestFace]:
-    async with rest_face(server) as rest:
+async def rest(server: ServerProcess) -> AsyncIterator[RestCaller]:
+    async with RestCaller(server) as rest:
         yield rest
 
 
 @pytest_asyncio.fixture(loop_scope="module", params=["grpc", "rest"])
-async def face(request: pytest.FixtureRequest, server: ServerProcess) -> AsyncIterator[Face]:
+async def face(request: pytest.FixtureRequest, server: ServerProcess) -> AsyncIterator[Caller]:
     async with connect(request.param, server) as face:
         yield face
 
 
-def check_field(refused: Refused, field: str, reason: str = "INVALID_FIELD") -> None:
+def check_field(refused: ChatSessionError, field: str, reason: str = "INVALID_FIELD") -> None:
     """Check a refusal of one field: named in BadRequest and at the start of the message."""
     check_refused(refused, "INVALID_ARGUMENT", reason)
-    assert list(refused.fields) == [field]
-    assert refused.fields[field]
+    assert list(refused.field_violations) == [field]
+    assert refused.field_violations[field]
     assert refused.message.startswith(f"{field}: ")
-    assert not any(innards in refused.text for innards in _INNARDS)
+    assert not any(innards in str(vars(refused)) for innards in _INNARDS)
 
 
 def of_bytes(character: str, size_bytes: int) -> str:
@@ -71,38 +77,38 @@ def of_bytes(character: str, size_bytes: int) -> str:
 
 
 @pytest.mark.parametrize("character", ["x", "é", "你", "👋", "\x01"], ids=name_of)
-async def test_a_message_of_exactly_the_limit_is_taken(face: Face, character: str) -> None:
+async def test_a_message_of_exactly_the_limit_is_taken(face: Caller, character: str) -> None:
     text = of_bytes(character, _MESSAGE_BYTES)
-    session_id = await face.create()
-    await face.send(session_id, text)
-    assert (await face.history(session_id))[0] == ("user", text)
+    session_id = await face.create_session()
+    await face.ask(session_id, text)
+    assert (await face.said(session_id))[0] == ("user", text)
 
 
 @pytest.mark.parametrize("character", ["x", "é"])
 @pytest.mark.parametrize("size_bytes", [_MESSAGE_BYTES + 1, 2**20])
-async def test_a_message_over_the_limit_is_too_large(face: Face, character: str, size_bytes: int) -> None:
-    session_id = await face.create()
-    with pytest.raises(Refused) as caught:
-        await face.send(session_id, of_bytes(character, size_bytes))
+async def test_a_message_over_the_limit_is_too_large(face: Caller, character: str, size_bytes: int) -> None:
+    session_id = await face.create_session()
+    with pytest.raises(ChatSessionError) as caught:
+        await face.ask(session_id, of_bytes(character, size_bytes))
     check_field(caught.value, "message", "MESSAGE_TOO_LARGE")
-    assert await face.history(session_id) == []
+    assert await face.said(session_id) == []
 
 
 @pytest.mark.parametrize(
     "text", ["a\0b", "\0", " \n", "\ufeff", "\ufffe\uffff", "e\u0301", "\r\n\x1b[31m", "<script>"], ids=name_of
 )
-async def test_any_other_text_is_kept_as_it_is(face: Face, text: str) -> None:
-    session_id = await face.create()
-    assert await face.send(session_id, text, "demo/echo") == text
-    assert await face.history(session_id) == [("user", text), ("assistant", text)]
+async def test_any_other_text_is_kept_as_it_is(face: Caller, text: str) -> None:
+    session_id = await face.create_session()
+    assert await face.ask(session_id, text, "demo/echo") == text
+    assert await face.said(session_id) == [("user", text), ("assistant", text)]
 
 
-async def test_an_unknown_session_is_not_found(face: Face) -> None:
-    for call in (face.send("nobody", "hi"), face.history("nobody"), anext(face.stream("nobody", "hi"))):
-        with pytest.raises(Refused) as caught:
+async def test_an_unknown_session_is_not_found(face: Caller) -> None:
+    for call in (face.ask("nobody", "hi"), face.said("nobody"), anext(face.stream(send_request("nobody", "hi")))):
+        with pytest.raises(ChatSessionError) as caught:
             await call
         check_refused(caught.value, "NOT_FOUND", "SESSION_NOT_FOUND")
-        assert "nobody" in caught.value.text
+        assert "nobody" in str(vars(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -110,9 +116,9 @@ async def test_an_unknown_session_is_not_found(face: Face) -> None:
     ["", "x" * 65, "x" * 100_000, "a\0b", "a b", "-", "_a", "a\n", "é", "../etc", "{}", "$ne"],
     ids=name_of,
 )
-async def test_an_id_that_cannot_be_is_refused(face: Face, session_id: str) -> None:
-    for call in (face.send(session_id, "hi"), anext(face.stream(session_id, "hi"))):
-        with pytest.raises(Refused) as caught:
+async def test_an_id_that_cannot_be_is_refused(face: Caller, session_id: str) -> None:
+    for call in (face.ask(session_id, "hi"), anext(face.stream(send_request(session_id, "hi")))):
+        with pytest.raises(ChatSessionError) as caught:
             await call
         check_field(caught.value, "session_id")
 
@@ -181,15 +187,15 @@ _NOT_BUILT = [
 
 
 @pytest.mark.parametrize(("method", "request_pb", "field"), [*_REFUSED_OVER_GRPC, *_NOT_BUILT], ids=name_of)
-async def test_over_grpc_a_bad_field_is_named(stubs: GrpcFace, method: str, request_pb: Any, field: str) -> None:
-    session_id = await stubs.create()
+async def test_over_grpc_a_bad_field_is_named(stubs: GrpcCaller, method: str, request_pb: Any, field: str) -> None:
+    session_id = await stubs.create_session()
     if request_pb.session_id == _SESSION:
         request_pb.session_id = session_id
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ChatSessionError) as caught:
         await stubs.unary(method, request_pb)
     check_field(caught.value, field)
     assert caught.value.metadata["field"] == field
-    assert await stubs.history(session_id) == []
+    assert await stubs.said(session_id) == []
 
 
 @pytest.mark.parametrize(
@@ -202,8 +208,8 @@ async def test_over_grpc_a_bad_field_is_named(stubs: GrpcFace, method: str, requ
     ],
     ids=name_of,
 )
-async def test_a_method_that_is_not_built_says_so(stubs: GrpcFace, method: str, request_pb: Any) -> None:
-    with pytest.raises(Refused) as caught:
+async def test_a_method_that_is_not_built_says_so(stubs: GrpcCaller, method: str, request_pb: Any) -> None:
+    with pytest.raises(ChatSessionError) as caught:
         await stubs.unary(method, request_pb)
     check_refused(caught.value, "UNIMPLEMENTED", "NOT_IMPLEMENTED")
     assert method in caught.value.message
@@ -225,14 +231,14 @@ _BAD_WIRES = [
 
 @pytest.mark.parametrize(("method", "wire", "field"), _BAD_WIRES, ids=name_of)
 async def test_over_grpc_bytes_that_are_no_request_are_refused(
-    stubs: GrpcFace, method: str, wire: bytes, field: str
+    stubs: GrpcCaller, method: str, wire: bytes, field: str
 ) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ChatSessionError) as caught:
         await stubs.raw(method, wire)
     check_field(caught.value, field)
 
 
-async def test_over_grpc_bad_bytes_in_a_stream_request_are_refused(stubs: GrpcFace) -> None:
+async def test_over_grpc_bad_bytes_in_a_stream_request_are_refused(stubs: GrpcCaller) -> None:
     call = stubs.channel.unary_stream(
         "/chatsession.v1.ChatSessionService/StreamMessage",
         request_serializer=lambda wire: wire,
@@ -242,25 +248,25 @@ async def test_over_grpc_bad_bytes_in_a_stream_request_are_refused(stubs: GrpcFa
         await anext(aiter(call(b"\x12\x02\xff\xfe", timeout=10)))
 
 
-async def test_over_grpc_a_field_of_a_later_release_is_skipped(stubs: GrpcFace) -> None:
+async def test_over_grpc_a_field_of_a_later_release_is_skipped(stubs: GrpcCaller) -> None:
     """protobuf's rule, so that a newer client can talk to an older server."""
-    request = send(session_id=await stubs.create()).SerializeToString()
+    request = send(session_id=await stubs.create_session()).SerializeToString()
     assert await stubs.raw("SendMessage", request + b"\xfa\x07\x03abc")
 
 
-async def test_over_grpc_more_than_the_wire_limit_is_refused(stubs: GrpcFace) -> None:
-    with pytest.raises(Refused) as caught:
-        await stubs.send(await stubs.create(), "x" * 5 * 2**20)
-    assert caught.value.code == "RESOURCE_EXHAUSTED"
+async def test_over_grpc_more_than_the_wire_limit_is_refused(stubs: GrpcCaller) -> None:
+    with pytest.raises(ChatSessionError) as caught:
+        await stubs.ask(await stubs.create_session(), "x" * 5 * 2**20)
+    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize(
     ("keys", "request_id"), [([""], ""), (["a", "b"], ""), (["a b"], ""), (["a"], "b"), (["x" * 129], "")]
 )
-async def test_a_bad_idempotency_key_is_refused(stubs: GrpcFace, keys: list[str], request_id: str) -> None:
-    request = send(session_id=await stubs.create(), request_id=request_id)
-    with pytest.raises(Refused) as caught:
-        await stubs.unary("SendMessage", request, tuple(("idempotency-key", key) for key in keys))
+async def test_a_bad_idempotency_key_is_refused(stubs: GrpcCaller, keys: list[str], request_id: str) -> None:
+    request = send(session_id=await stubs.create_session(), request_id=request_id)
+    with pytest.raises(ChatSessionError) as caught:
+        await stubs.unary("SendMessage", request, metadata=tuple(("idempotency-key", key) for key in keys))
     check_field(caught.value, "request_id")
 
 
@@ -331,14 +337,13 @@ _BAD_FIELDS_OVER_REST = [
 
 
 @pytest.mark.parametrize("bad", _BAD_FIELDS_OVER_REST, ids=name_of)
-async def test_over_rest_a_bad_field_is_named(rest: RestFace, bad: Bad) -> None:
-    session_id = await rest.create()
+async def test_over_rest_a_bad_field_is_named(rest: RestCaller, bad: Bad) -> None:
+    session_id = await rest.create_session()
     body = None if bad.body is None else bad.body.replace(_SESSION.encode(), session_id.encode())
     status, _, answer = await rest.call(bad.method, bad.path.replace(_SESSION, session_id), body)
-    with pytest.raises(Refused) as caught:
-        refuse_json(answer, status)
-    check_field(caught.value, bad.field)
-    assert await rest.history(session_id) == []
+    refused = failure_in(status, answer)
+    check_field(refused, bad.field)
+    assert await rest.said(session_id) == []
 
 
 _BAD_BODIES = [
@@ -360,12 +365,11 @@ _BAD_BODIES = [
 
 
 @pytest.mark.parametrize("body", _BAD_BODIES, ids=name_of)
-async def test_over_rest_a_body_that_is_no_json_object_is_refused(rest: RestFace, body: bytes) -> None:
+async def test_over_rest_a_body_that_is_no_json_object_is_refused(rest: RestCaller, body: bytes) -> None:
     status, _, answer = await rest.call("POST", "/chat", body)
-    with pytest.raises(Refused) as caught:
-        refuse_json(answer, status)
-    check_refused(caught.value, "INVALID_ARGUMENT", "INVALID_BODY")
-    assert not any(innards in caught.value.text for innards in _INNARDS)
+    refused = failure_in(status, answer)
+    check_refused(refused, "INVALID_ARGUMENT", "INVALID_BODY")
+    assert not any(innards in str(vars(refused)) for innards in _INNARDS)
 
 
 class Odd(NamedTuple):
@@ -398,11 +402,10 @@ _ODD = [
 
 
 @pytest.mark.parametrize("odd", _ODD, ids=name_of)
-async def test_over_rest_a_request_that_fits_nothing_is_told_why(rest: RestFace, odd: Odd) -> None:
-    body = None if odd.body is None else odd.body.replace(_SESSION.encode(), (await rest.create()).encode())
+async def test_over_rest_a_request_that_fits_nothing_is_told_why(rest: RestCaller, odd: Odd) -> None:
+    body = None if odd.body is None else odd.body.replace(_SESSION.encode(), (await rest.create_session()).encode())
     status, headers, answer = await rest.call(odd.method, odd.path, body, odd.headers)
-    with pytest.raises(Refused) as caught:
-        refuse_json(answer, status)
-    assert (status, caught.value.reason) == (odd.status, odd.reason)
+    refused = failure_in(status, answer)
+    assert (status, refused.reason) == (odd.status, odd.reason)
     assert headers["content-type"] == "application/json"
-    assert not any(innards in caught.value.text for innards in _INNARDS)
+    assert not any(innards in str(vars(refused)) for innards in _INNARDS)
