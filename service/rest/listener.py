@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Final, NoReturn, cast
+from typing import Any, Final, NoReturn, cast
 
 from google.protobuf import descriptor_pool
 from google.rpc import code_pb2
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.rest.exchange import App
@@ -26,7 +26,8 @@ from service.rest.status import status_of
 from service.rest.transport import PatientTransport, Unread
 from service.rest.writer import Writer
 
-_log = logging.getLogger(__name__)
+_uvicorn_log = logging.getLogger(f"{__name__}.uvicorn")
+_uvicorn_log.setLevel(logging.ERROR)  # no line for each request that is not HTTP
 
 _LAST_WORDS_S: Final = 1.0
 _SMALL_BODY_BYTES: Final = 64 * 1024
@@ -66,7 +67,7 @@ class ListenerLimits:
     write_timeout_s: float = 30.0
     max_connections: int = 20_000
     max_held_body_bytes: int = 128 * 1024 * 1024
-    max_unread_bytes: int = 128 * 1024 * 1024
+    max_unread_bytes: int = 64 * 1024 * 1024
     max_pipelined: int = 16
     linger_s: float = 2.0
     backlog: int = 2048
@@ -103,6 +104,8 @@ class _Protocol(HttpToolsProtocol):
         self._held_body_bytes = 0
         self._dropped_bytes = 0
         self._read_timer: asyncio.TimerHandle | None = None
+        self._running: RequestResponseCycle | None = None
+        self.logger = _uvicorn_log
 
     # --- the connection ---
 
@@ -116,6 +119,9 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
+        if self._running is not None:  # uvicorn tells only the last of pipelined requests
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
         self._bounded.expect_nothing()
         self._let_go_of_body()
@@ -208,6 +214,10 @@ class _Protocol(HttpToolsProtocol):
         self._head_is_open = False
         self._body_is_open = True
         self._expect_nothing()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_bytes = 0

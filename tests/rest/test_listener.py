@@ -282,6 +282,21 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
         assert [(await wire.answer()).json["id"] for _ in range(4)] == ["0", "1", "2", "3"]
 
 
+async def test_a_client_that_leaves_is_noticed_behind_pipelined_requests(caplog: pytest.LogCaptureFixture) -> None:
+    go = asyncio.Event()
+    invoker = FakeInvoker(wait=go.wait)
+    async with serving(gallery_app(invoker)) as listener:
+        async with connected(listener) as wire:
+            await wire.send("GET /v1/things HTTP/1.1\r\nHost: h\r\n\r\n" * 3)
+            await asyncio.wait_for(invoker.started.wait(), 5)
+            wire.reset()
+            await asyncio.wait_for(invoker.cancelled.wait(), 5)
+        await asyncio.wait_for(listener.wait_until_empty(), 5)
+        go.set()
+    assert len(invoker.calls) == 1
+    assert caplog.records == []
+
+
 async def test_too_many_pipelined_requests_end_the_connection() -> None:
     invoker = FakeInvoker(wait=asyncio.Event().wait)
     async with wired(gallery_app(invoker), IMPATIENT) as wire:
@@ -471,12 +486,14 @@ async def test_a_reader_that_stalls_on_a_large_answer_is_cut(headers: tuple[str,
 async def test_a_reader_that_is_only_slow_gets_it_all() -> None:
     size = 6_000_000
     invoker = FakeInvoker(gallery_class("Thing")(id="x" * size))
-    async with serving(gallery_app(invoker), IMPATIENT) as listener:
-        async with connected(listener, sock=_hardly_reading(listener), limit=10_000) as wire:
-            await wire.get("/v1/things", "Connection: close")
-            await wire.head()
-            read = 0
-            while data := await wire.reader.read(200_000):
-                read += len(data)
-                await asyncio.sleep(IMPATIENT.write_timeout_s / 100)
-            assert read > size
+    async with (
+        serving(gallery_app(invoker), IMPATIENT) as listener,
+        connected(listener, sock=_hardly_reading(listener), limit=10_000) as wire,
+    ):
+        await wire.get("/v1/things", "Connection: close")
+        await wire.head()
+        read = 0
+        while data := await wire.reader.read(200_000):
+            read += len(data)
+            await asyncio.sleep(IMPATIENT.write_timeout_s / 100)
+        assert read > size
