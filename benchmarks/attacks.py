@@ -273,12 +273,12 @@ async def _prepare(server: ServerProcess) -> Target:
     caller = Caller(target)
     session_id = (await caller.call("POST", "/session"))["sessionId"]
     turn_ids = []
-    for kib in (4000, 250, 250, 250, 250):
+    for kib in (250, 250, 250, 250, 1000):
         body = {"message": "long", "settings": {"model": f"demo/big:kib={kib}"}, "view": "FULL"}
         answer = await caller.call("POST", f"/v1/sessions/{session_id}/messages", body)
         turn_ids.append(answer["turn"]["turnId"])
     caller.close()
-    return Target(target.host, target.port, session_id, turn_ids[0])
+    return Target(target.host, target.port, session_id, turn_ids[-1])
 
 
 def table(results: Sequence[Result]) -> str:
@@ -325,8 +325,8 @@ async def _run(options: argparse.Namespace) -> list[Result]:
 def main() -> int:
     """Print the table; return 1 if a healthy caller was not answered."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=8.0, help="length of a turn")
-    parser.add_argument("--turns", type=int, default=3, help="turns of calm, and as many of attack")
+    parser.add_argument("--seconds", type=float, default=6.0, help="length of a turn")
+    parser.add_argument("--turns", type=int, default=2, help="turns of calm, and as many of attack")
     parser.add_argument("--only", action="append", default=[], help="attacks with this in their name")
     parser.add_argument("--json", type=Path, help="file for all figures")
     options = parser.parse_args()
