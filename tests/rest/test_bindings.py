@@ -1,11 +1,12 @@
-"""From request to message and back: rules B1 to B10, R9 and the request side of 4a of the transcoding rules."""
+"""From request to message and back: rules B1 to B10, B25, R9 and the request side of 4a of the transcoding rules."""
 
 from typing import Any
 
 import pytest
+from google.api.http_pb2 import HttpRule
 
-from service.rest import Limits
-from tests.rest.kit import FakeInvoker, ask, gallery_app, gallery_class
+from service.rest import Limits, RestApp
+from tests.rest.kit import FakeInvoker, ask, gallery_app, gallery_class, service_with
 
 
 @pytest.fixture
@@ -115,6 +116,13 @@ async def test_b5_no_body_where_none_is_taken(target: str) -> None:
     answer = await ask(gallery_app(), "GET", target, "{}")
     assert (answer.status, answer.detail("ErrorInfo")["reason"]) == (400, "INVALID_BODY")
     assert (await ask(gallery_app(), "GET", target, b"")).status == 200
+
+
+async def test_b25_an_empty_mask_stays_empty(invoker: FakeInvoker) -> None:
+    service = service_with(HttpRule(patch="/things/{id}", body="thing"))
+    app = RestApp([service], invoker)
+    assert (await ask(app, "PATCH", "/things/1", {"kind": "SMALL"})).status == 200
+    assert not invoker.call.request.HasField("mask")
 
 
 async def test_b5_a_chunked_body_is_a_body_too() -> None:
