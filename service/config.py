@@ -125,6 +125,9 @@ class Config(BaseSettings):
     stop_grace_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = Field(
         30.0, description="time for running turns to end at SIGTERM or SIGINT; the rest is handed over"
     )
+    max_http_connections: int = Field(
+        10_000, ge=1, le=1_000_000, description="most HTTP connections at a time, a process; more are answered 503"
+    )
     workers: int = Field(1, ge=1, le=64, description="processes that share the two ports")
     cors_origins: Annotated[
         tuple[str, ...], NoDecode, BeforeValidator(_split_commas), AfterValidator(_check_origins)

@@ -1,6 +1,7 @@
 """Puts the parts together: the only module that knows them all. Starts them in order, stops them last opened first."""
 
 import asyncio
+import resource
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from importlib.metadata import version
@@ -24,7 +25,7 @@ from service.llm.demo import DemoServer
 from service.llm.openai import Limits, OpenAIModel
 from service.llm.retrying import RetryingModel
 from service.rest import Limits as RestLimits
-from service.rest import Listener, RestApp
+from service.rest import Listener, ListenerLimits, RestApp
 from service.rpc.constraints import CONSTRAINTS
 from service.rpc.health import Readiness
 from service.rpc.inprocess import InProcessInvoker
@@ -192,13 +193,29 @@ class Service:
         config = self._config
         self._rest = build_rest_app(config, InProcessInvoker(handlers), self._readiness.status)
         host, port = split_address(config.http_address)
-        self._listener = Listener(self._rest, host=host, port=port, domain=DOMAIN, reuse_port=self._reuse_port)
+        self._listener = Listener(
+            self._rest,
+            host=host,
+            port=port,
+            limits=ListenerLimits(max_connections=self._most_connections()),
+            domain=DOMAIN,
+            reuse_port=self._reuse_port,
+        )
         try:
             await self._listener.start()
         except OSError as exc:
             raise StartError(f"HTTP_ADDRESS: cannot listen on {config.http_address}: {exc.strerror}") from exc
         self.http_port = self._listener.port
         self._opened.push_async_callback(self._listener.stop, 0)
+
+    def _most_connections(self) -> int:
+        """As many as is set, or half of the files that may be open: a caller may need another one to the model."""
+        wanted, files = self._config.max_http_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if wanted > files // 2:
+            self._log.warning(
+                "too few open files allowed for MAX_HTTP_CONNECTIONS", files=files, connections=files // 2
+            )
+        return min(wanted, files // 2)
 
     async def stop(self, grace_s: float) -> None:
         """Stop in good order: no new turns, running ones get the grace, the rest is handed over, stores close last."""

@@ -1,6 +1,7 @@
 """Hostile callers of REST get what they should, take little memory, leave nothing behind, and keep nobody waiting."""
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -9,14 +10,15 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from tests.support.attacks import ATTACKS, OPEN, Attack, Tally, Target, besiege
+from tests.support.attacks import ATTACKS, OPEN, RESET, Attack, Tally, Target, besiege
 from tests.support.calls import send_request
 from tests.support.door import Door, doors
-from tests.support.server import running_server
+from tests.support.server import running_server, start_server
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+_CROWD = next(attack for attack in ATTACKS if attack.name == "open and say nothing")
 # The server's own, for the store, the model and the caller of the test, come and go.
 _FILES_OF_ITS_OWN = 8
 
@@ -81,3 +83,33 @@ async def test_attackers_are_bounded_and_others_are_served(attacked: tuple[Door,
 
     await until(is_rid_of_them)
     await _converse(door)
+
+
+async def test_connections_beyond_the_limit_are_refused_and_the_others_served(tmp_path: Path) -> None:
+    async with running_server(tmp_path, MAX_HTTP_CONNECTIONS="20") as server, doors(server) as [door]:
+        await _converse(door)
+        parts = urlsplit(server.http_url)
+        tally = Tally()
+        target = Target(parts.hostname or "", parts.port or 0)
+        besieging = asyncio.ensure_future(besiege(_CROWD, target, tally, attackers=100, within_s=0.5))
+        try:
+            async with asyncio.timeout(30):
+                while tally.begun < 100 or tally.outcomes["503"] < 80:
+                    await _converse(door)
+        finally:
+            besieging.cancel()
+            with suppress(asyncio.CancelledError):
+                await besieging
+    assert set(tally.outcomes) <= {"503", OPEN, RESET}
+
+
+async def test_the_number_of_open_files_is_raised_to_what_is_allowed(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, soft), hard))
+    try:
+        server = await start_server(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    allowed = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    await server.stop()
+    assert allowed == (hard, hard)
