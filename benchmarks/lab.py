@@ -104,6 +104,18 @@ class Lab:
         server.http = f"http://127.0.0.1:{port}"
         return server
 
+    def start_no_op(self) -> Server:
+        """Start the service's layers over a servicer that does nothing."""
+        return self.keep(processes.start_module("benchmarks.peers.no_op", self.folder))
+
+    def start_gateway(self, name: str, upstream: Server) -> Server:
+        """Start `grpc-gateway` or `envoy` in front of a server's gRPC port; raises NotInstalledError."""
+        try:
+            server = processes.start_module("benchmarks.peers.gateway", self.folder, name, upstream.grpc)
+        except processes.NotStartedError as exc:
+            raise venvs.NotInstalledError(f"{name}: {str(exc).strip().splitlines()[-1]}") from exc
+        return self.keep(server)
+
     def warm(self, plan: Plan) -> None:
         """Carry a plan out without measuring; raises if a call fails, as what follows would measure failures."""
         outcome: Outcome = self.load.run(plan)

@@ -93,15 +93,15 @@ def start(command: Sequence[str], folder: Path, *, name: str, settings: Mapping[
 
 
 def start_module(module: str, folder: Path, *arguments: str, settings: Mapping[str, str] | None = None) -> Server:
-    """Start a module of ours that prints its port when it serves."""
+    """Start a module of ours that prints its port when it serves; two ports are of gRPC and of HTTP."""
     server = start([sys.executable, "-m", module, *arguments], folder, name=module, settings=settings)
     try:
-        port = server.wait_for(r"^(\d+)\n").group(1)
+        ports = server.wait_for(r"(?m)^(\d+)( \d+)?\n").group().split()
     except BaseException:
         server.stop()
         raise
-    server.grpc = f"127.0.0.1:{port}"
-    server.http = f"http://127.0.0.1:{port}"
+    server.grpc = f"127.0.0.1:{ports[0]}"
+    server.http = f"http://127.0.0.1:{ports[-1]}"
     return server
 
 

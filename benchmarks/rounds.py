@@ -21,6 +21,7 @@ class Turns:
 
     ops: how many turns in a round, in a full run.
     warm: each session has had a turn here before, so that the server may know it; else each session has one turn.
+    front: a gateway through which the calls go, whose CPU counts too.
     plan: further settings of the plan.
     """
 
@@ -37,6 +38,7 @@ class Turns:
         kind: Kind = Kind.UNARY,
         each: int = _EACH,
         warm: bool = True,
+        front: Server | None = None,
         **plan: Any,
     ) -> None:
         self._lab = lab
@@ -49,6 +51,7 @@ class Turns:
         self._each = each
         self._sessions = max(1, lab.size.ops(ops) // self._each)
         self._warm = warm
+        self._front = front
         self._settings = plan
 
     def __call__(self, _round: int) -> Sample:
@@ -57,8 +60,10 @@ class Turns:
         sessions = self._insert(self._database, self._sessions, before)
         if self._warm:
             self._lab.warm(self._plan(sessions, each=1))
-        return self._lab.sample(self._plan(sessions, each=self._each, start=1, **self._settings), self._server)
+        servers = [self._server, self._front] if self._front else [self._server]
+        return self._lab.sample(self._plan(sessions, each=self._each, start=1, **self._settings), *servers)
 
     def _plan(self, sessions: list[str], **settings: Any) -> Plan:
-        target = self._server.grpc if self._kind in (Kind.UNARY, Kind.STREAM) else self._server.http
+        door = self._front or self._server
+        target = door.grpc if self._kind in (Kind.UNARY, Kind.STREAM) else door.http
         return turns.plan(self._kind, target, self._call, sessions, **settings)

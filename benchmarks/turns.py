@@ -76,5 +76,10 @@ def no_op(target: str, count: int, *, lanes: int = 16, connections: int = 4) -> 
     return Plan(Kind.UNARY, target, [[_NO_OP] * (count // lanes)] * lanes, connections)
 
 
+def posts(url: str, count: int, *, lanes: int = 16) -> Plan:
+    """Plan POST /chat to a server that does nothing with them."""
+    return Plan(Kind.POST, url, [[post("a" * 32, _message(lane, 0))] * (count // lanes) for lane in range(lanes)])
+
+
 def _message(session_number: int, turn: int) -> str:
     return data.questions()[(session_number * 11 + turn * 7) % len(data.questions())]
