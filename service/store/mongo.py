@@ -15,8 +15,11 @@ import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, TypeVar
+from uuid import uuid4
 
 # Read by Motor when it is imported. Each call holds a thread while it waits for the network, so calls per second are at
 # most threads / round trip: with a database 3 ms away, 2 threads carry 68 turns a second, 8 carry 270, 16 carry 430
@@ -25,9 +28,10 @@ os.environ.setdefault("MOTOR_MAX_WORKERS", "8")
 
 import pymongo
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import ASCENDING, DESCENDING, IndexModel, ReadPreference, ReturnDocument
+from pymongo import ASCENDING, DESCENDING, IndexModel, ReadPreference, ReturnDocument, UpdateOne
 from pymongo.errors import (
     AutoReconnect,
+    BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
     DuplicateKeyError,
@@ -45,6 +49,7 @@ from service.domain.deadline import remaining_s
 from service.domain.entities import Active, Ending, Session, Turn
 from service.domain.errors import StoreUnavailable, StoreUncertain
 from service.domain.ports import Lease
+from service.store.batching import Batcher
 from service.store.documents import (
     ENDED,
     RUNNING,
@@ -82,12 +87,17 @@ _CLIENT_OPTIONS: Final[dict[str, Any]] = {
 _PATIENCE_S: Final = 2.5
 _CLOSE_TIMEOUT_S: Final = 1.0
 
+_DUPLICATE_KEY: Final = 11000
 _REFUSED: Final = frozenset({13, 18, 8000})
 """Unauthorized, AuthenticationFailed, AtlasError."""
 _PASSING: Final = frozenset(
     {6, 7, 50, 64, 89, 91, 112, 134, 189, 262, 462, 9001, 10107, 11600, 11602, 13435, 13436, 14031}
 )
 """Host or network away, time limits, write concern, shutdown, conflict, change of primary, overload, disk full."""
+
+
+_Update = tuple[_Doc, _Doc]
+_UNREAD_BY_CHECKPOINT: Final = {"active.parts": 0, "instructions": 0, "labels": 0}
 
 
 class UnusableUri(ValueError):
@@ -111,6 +121,13 @@ class MongoStore:
         self._admin: Any = None
         self._sessions: Any = None
         self._turns: Any = None
+        self._updates = Batcher(
+            self._flush_updates, key=lambda update: update[0]["_id"], patience_s=operation_timeout_s
+        )
+        self._checkpoints = Batcher(
+            self._flush_checkpoints, key=lambda checkpoint: checkpoint.lease.session_id, patience_s=operation_timeout_s
+        )
+        self._archives = Batcher(self._flush_archives, key=lambda doc: doc["_id"], patience_s=operation_timeout_s)
         self._causality: _Causality | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._is_prepared = False
@@ -147,6 +164,8 @@ class MongoStore:
         if client is not None:
             with pymongo.timeout(_CLOSE_TIMEOUT_S):
                 await asyncio.to_thread(client.delegate.close)
+        for batcher in (self._updates, self._checkpoints, self._archives):
+            await batcher.close()
 
     async def ping(self) -> None:
         """Return if the store answers and may be written; raises StoreUnavailable."""
@@ -200,10 +219,10 @@ class MongoStore:
 
     async def checkpoint(self, lease: Lease, beat: int, part: str) -> Active | None:
         """Append `part` and set the beat to beat + 1; the answer's parts are left out."""
-        condition = {**_held(lease), "active.beat": beat}
-        unread = {"active.parts": 0, "instructions": 0, "labels": 0}
-        doc = await self._update_and_return(condition, _beat(beat, part), projection=unread)
-        return active_from_doc(doc["active"]) if doc else None
+        checkpoint = _Checkpoint(lease, beat, part)
+        if self._is_short_of_time():
+            return await self._checkpoint_alone(checkpoint)
+        return await self._checkpoints.do(checkpoint)
 
     async def release(self, lease: Lease, beat: int, part: str) -> bool:
         """As `checkpoint`, and give the lease up."""
@@ -221,7 +240,8 @@ class MongoStore:
 
     async def archive(self, uid: str, turn: Turn) -> bool:
         """Insert the turn's immutable copy; False if a turn with this first_seq, id or request key is there already."""
-        return await self._insert(self._turns, turn_to_doc(uid, turn))
+        doc = turn_to_doc(uid, turn)
+        return await (self._insert(self._turns, doc) if self._is_short_of_time() else self._archives.do(doc))
 
     async def take_over(self, session: Session, lease_id: str) -> Session | None:
         """Grant a new lease: if turn, lease and beat are as in `session` and it is RUNNING."""
@@ -253,8 +273,93 @@ class MongoStore:
         return True
 
     async def _update(self, condition: _Doc, change: _Doc) -> bool:
+        if self._is_short_of_time():
+            return await self._update_alone(condition, change)
+        return await self._updates.do((condition, change))
+
+    def _is_short_of_time(self) -> bool:
+        """Whether a call has a deadline of its own, so that it cannot go with others."""
+        return remaining_s(self._operation_timeout_s) < self._operation_timeout_s
+
+    async def _update_alone(self, condition: _Doc, change: _Doc) -> bool:
         result = await self._write(self._sessions.update_one, condition, change)
         return bool(result.matched_count)
+
+    async def _flush_updates(self, updates: Sequence[_Update]) -> Sequence[bool | Exception]:
+        """Make updates of sessions as one command. Each is a conditional write of its own, in no order.
+
+        The server only says how many matched. If not all did, each carries a mark by which its document is known: those
+        found have matched; if as many are found as matched, the others are surely refused, else it is not known.
+        """
+        if len(updates) == 1:
+            return [await _outcome(self._update_alone(*updates[0]))]
+        marks = [uuid4().hex for _ in updates]
+        writes = [
+            UpdateOne(condition, {**change, "$set": {**change["$set"], "mark": mark}})
+            for (condition, change), mark in zip(updates, marks, strict=True)
+        ]
+        try:
+            matched = (await self._write(self._sessions.bulk_write, writes, ordered=False)).matched_count
+        except Exception as exc:
+            return await self._one_by_one(exc, [partial(self._update_alone, *update) for update in updates])
+        if matched == len(updates):
+            return [True] * matched
+        ids = [condition["_id"] for condition, _ in updates]
+        docs = await _outcome(self._find(self._sessions, {"_id": {"$in": ids}}, limit=len(ids), projection={"mark": 1}))
+        if isinstance(docs, Exception):
+            return [StoreUncertain() for _ in updates]
+        found = {doc.get("mark") for doc in docs}.intersection(marks)
+        return [mark in found or (len(found) != matched and StoreUncertain()) for mark in marks]
+
+    async def _flush_checkpoints(self, checkpoints: "Sequence[_Checkpoint]") -> Sequence[Active | Exception | None]:
+        """Make checkpoints as one command, and read what became of them with another."""
+        if len(checkpoints) == 1:
+            return [await _outcome(self._checkpoint_alone(checkpoints[0]))]
+        writes = [UpdateOne(checkpoint.condition, checkpoint.change) for checkpoint in checkpoints]
+        try:
+            await self._write(self._sessions.bulk_write, writes, ordered=False)
+        except Exception as exc:
+            return await self._one_by_one(
+                exc, [partial(self._checkpoint_alone, checkpoint) for checkpoint in checkpoints]
+            )
+        ids = [checkpoint.lease.session_id for checkpoint in checkpoints]
+        docs = await _outcome(
+            self._find(self._sessions, {"_id": {"$in": ids}}, limit=len(ids), projection=_UNREAD_BY_CHECKPOINT)
+        )
+        if isinstance(docs, Exception):
+            return [StoreUncertain() for _ in checkpoints]
+        by_id = {doc["_id"]: doc for doc in docs}
+        return [checkpoint.found_in(by_id.get(checkpoint.lease.session_id)) for checkpoint in checkpoints]
+
+    async def _checkpoint_alone(self, checkpoint: "_Checkpoint") -> Active | None:
+        doc = await self._update_and_return(checkpoint.condition, checkpoint.change, projection=_UNREAD_BY_CHECKPOINT)
+        return active_from_doc(doc["active"]) if doc else None
+
+    async def _flush_archives(self, docs: Sequence[_Doc]) -> Sequence[bool | Exception]:
+        """Insert turns as one command."""
+        if len(docs) == 1:
+            return [await _outcome(self._insert(self._turns, docs[0]))]
+        try:
+            await self._write(self._turns.insert_many, docs, ordered=False)
+        except BulkWriteError as exc:
+            others = StoreUncertain if exc.details["writeConcernErrors"] else None
+            errors = _write_errors(exc)
+            return [_inserted(errors.get(index), others) for index in range(len(docs))]
+        except Exception as exc:
+            return await self._one_by_one(exc, [partial(self._insert, self._turns, doc) for doc in docs])
+        return [True] * len(docs)
+
+    async def _one_by_one(
+        self, exc: Exception, writes: Sequence[Callable[[], Awaitable[_T]]]
+    ) -> Sequence[_T | Exception]:
+        """After a command failed as a whole: what that means for each of its writes."""
+        if isinstance(exc, StoreUnavailable):
+            return [type(exc)(str(exc)) for _ in writes]
+        if isinstance(exc, BulkWriteError):
+            errors = _write_errors(exc)
+            return [errors.get(index) or StoreUncertain() for index in range(len(writes))]
+        # One of them cannot be made at all; it alone is to fail.
+        return [await _outcome(write()) or StoreUncertain() for write in writes]
 
     async def _update_and_return(self, condition: _Doc, change: _Doc, **options: Any) -> _Doc | None:
         call = self._sessions.find_one_and_update
@@ -439,6 +544,58 @@ def _translated(lost: type[StoreUnavailable]) -> Iterator[None]:
     except ConfigurationError as exc:
         # Found out when connecting: a name without servers, a server too old for the driver.
         raise StoreUnavailable("the database's address or version is of no use") from exc
+
+
+async def _outcome(write: Awaitable[_T]) -> _T | Exception:
+    """Return what a call returns or raises."""
+    try:
+        return await write
+    except Exception as exc:
+        return exc
+
+
+def _write_errors(exc: BulkWriteError) -> dict[int, Exception]:
+    """Return the errors of single writes within a command, by their place."""
+    return {error["index"]: _write_error(error) for error in exc.details["writeErrors"]}
+
+
+def _write_error(error: _Doc) -> Exception:
+    code, message = error["code"], error["errmsg"]
+    if code == _DUPLICATE_KEY:
+        return DuplicateKeyError(message, code)
+    return StoreUncertain() if code in _PASSING else OperationFailure(message, code)
+
+
+def _inserted(error: Exception | None, others: type[StoreUncertain] | None) -> bool | Exception:
+    """Return the result of one insert of many; `others`: what stands for those without an error of their own."""
+    if error is None:
+        return others() if others else True
+    return False if isinstance(error, DuplicateKeyError) else error
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    """One call of `checkpoint`."""
+
+    lease: Lease
+    beat: int
+    part: str
+
+    @property
+    def condition(self) -> _Doc:
+        return {**_held(self.lease), "active.beat": self.beat}
+
+    @property
+    def change(self) -> _Doc:
+        return _beat(self.beat, self.part)
+
+    def found_in(self, doc: _Doc | None) -> Active | None:
+        """Return the active turn if the checkpoint was made: nobody else counts beats under this lease."""
+        active = doc.get("active") if doc else None
+        if doc is None or active is None or doc["uid"] != self.lease.uid or active["state"] != RUNNING:
+            return None
+        told = self.lease.turn_id, self.lease.lease_id, self.beat + 1
+        return active_from_doc(active) if (active["turn_id"], active["lease_id"], active["beat"]) == told else None
 
 
 def _held(lease: Lease) -> _Doc:
