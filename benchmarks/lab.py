@@ -14,8 +14,9 @@ from typing import Any, Self
 from pymongo.database import Database
 
 from benchmarks import measure, preload, processes, venvs
-from benchmarks.load import Load, Outcome, Plan
+from benchmarks.load import Load
 from benchmarks.measure import Sample
+from benchmarks.plans import Outcome, Plan
 from benchmarks.processes import Server
 from tests.support.mongo import database_name, start_mongo
 

@@ -11,8 +11,6 @@ import multiprocessing
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
@@ -22,50 +20,13 @@ import grpc
 import uvloop
 from chatsession.v1 import chat_session_pb2 as pb
 
+from benchmarks.crowd import Crowd
+from benchmarks.plans import Call, EndCrowd, Kind, OpenCrowd, Outcome, Plan, Rush, RushOutcome
+from benchmarks.rush import rush
+
 _TIMEOUT_S = 120.0
 
-Call = tuple[str, bytes]
 Caller = Callable[[str, bytes], Awaitable[None]]
-
-
-class Kind(Enum):
-    """How calls are made."""
-
-    UNARY = "gRPC"
-    STREAM = "gRPC server stream"
-    POST = "HTTP POST of JSON"
-    GET = "HTTP GET"
-    SSE = "HTTP POST answered by a provider's events"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to send: to `target` (host:port, or a URL), each call a path and a body.
-
-    connections: of gRPC; lanes take them in turn. HTTP has one for each lane.
-    fresh: make new connections, instead of taking those of plans before.
-    per_s: calls begin at this rate on average, at random moments, whether or not those before are over; a call goes to
-    the next lane whose turn it is. 0 = each lane makes its next call when the one before is over.
-    """
-
-    kind: Kind
-    target: str
-    lanes: Sequence[Sequence[Call]]
-    connections: int = 4
-    fresh: bool = False
-    per_s: float = 0.0
-
-
-@dataclass
-class Outcome:
-    """What came of a plan. first_ms: time to the first text of each stream."""
-
-    wall_s: float = 0.0
-    cpu_s: float = 0.0
-    latencies_ms: list[float] = field(default_factory=list)
-    first_ms: list[float] = field(default_factory=list)
-    messages: int = 0
-    errors: list[str] = field(default_factory=list)
 
 
 class Load:
@@ -85,7 +46,7 @@ class Load:
         return self._process.pid
 
     def run(self, plan: Any) -> Any:
-        """Carry a plan out and return what came of it. A plan may also be a picklable async function of no argument."""
+        """Carry a plan out and return what came of it."""
         self._pipe.send(plan)
         outcome = self._pipe.recv()
         if isinstance(outcome, BaseException):
@@ -111,7 +72,7 @@ async def _serve(pipe: Connection) -> None:
     while True:
         plan = await loop.run_in_executor(None, pipe.recv)
         try:
-            outcome: Any = await (sender.carry_out(plan) if isinstance(plan, Plan) else plan())
+            outcome: Any = await sender.carry_out(plan)
         except Exception as exc:
             outcome = RuntimeError(f"the load generator failed: {exc!r}")
         pipe.send(outcome)
@@ -123,8 +84,24 @@ class _Sender:
     def __init__(self) -> None:
         self._channels: dict[tuple[str, int], grpc.aio.Channel] = {}
         self._session: aiohttp.ClientSession | None = None
+        self._crowd: Crowd | None = None
 
-    async def carry_out(self, plan: Plan) -> Outcome:
+    async def carry_out(self, plan: Plan | OpenCrowd | EndCrowd | Rush) -> Outcome | RushOutcome:
+        match plan:
+            case OpenCrowd():
+                self._crowd = Crowd(self._channels_to(plan.target, plan.connections))
+                return await self._crowd.open(plan)
+            case EndCrowd():
+                assert self._crowd
+                return await self._crowd.end()
+            case Rush():
+                return await rush(self._channels_to(plan.target, plan.connections), plan)
+        return await self._carry_out(plan)
+
+    def _channels_to(self, target: str, count: int) -> list[grpc.aio.Channel]:
+        return [self._channel(target, number) for number in range(count)]
+
+    async def _carry_out(self, plan: Plan) -> Outcome:
         outcome = Outcome()
         if plan.fresh:
             await self._forget(plan.target)

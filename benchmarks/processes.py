@@ -68,6 +68,12 @@ class Server:
             time.sleep(_POLL_S)
         raise NotStartedError(self._log.read_text(errors="replace")[-2000:])
 
+    def kill(self) -> None:
+        """End it at once."""
+        for pid in measure.tree(self.pid):
+            os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
     def stop(self) -> None:
         """End it in good order, or at once if that takes too long."""
         if self._process.poll() is None:
@@ -75,9 +81,7 @@ class Server:
             try:
                 self._process.wait(_STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
-                for pid in measure.tree(self.pid):
-                    os.kill(pid, signal.SIGKILL)
-                self._process.wait()
+                self.kill()
 
 
 def start(command: Sequence[str], folder: Path, *, name: str, settings: Mapping[str, str] | None = None) -> Server:

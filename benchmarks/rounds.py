@@ -7,8 +7,8 @@ from pymongo.database import Database
 
 from benchmarks import preload, turns
 from benchmarks.lab import Lab
-from benchmarks.load import Kind, Plan
 from benchmarks.measure import Sample
+from benchmarks.plans import Kind, Plan
 from benchmarks.processes import Server
 
 _EACH = 4

@@ -6,7 +6,7 @@ import orjson
 from chatsession.v1 import chat_session_pb2 as pb
 
 from benchmarks import data
-from benchmarks.load import Call, Kind, Plan
+from benchmarks.plans import Call, Kind, Plan
 
 _SERVICE = "/chatsession.v1.ChatSessionService"
 _NO_OP = f"{_SERVICE}/GetTurn", pb.GetTurnRequest(session_id="s", turn_id="t").SerializeToString()
@@ -17,6 +17,12 @@ MakeCall = Callable[[str, str], Call]
 def send(session: str, message: str) -> Call:
     """A unary send."""
     return f"{_SERVICE}/SendMessage", pb.SendMessageRequest(session_id=session, message=message).SerializeToString()
+
+
+def read(session: str, _message: str) -> Call:
+    """Read the newest page of the history."""
+    request = pb.GetHistoryRequest(session_id=session, page_size=10, order_by="seq desc")
+    return f"{_SERVICE}/GetHistory", request.SerializeToString()
 
 
 def stream(model: str) -> MakeCall:

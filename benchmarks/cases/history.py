@@ -1,15 +1,12 @@
 """The newest page of a history, by the session's length."""
 
-from chatsession.v1 import chat_session_pb2 as pb
-
-from benchmarks import preload
+from benchmarks import preload, turns
 from benchmarks.compare import Bar, Result, cpu_ratio, figures_of, interleave
 from benchmarks.lab import Lab
-from benchmarks.load import Kind, Plan
 from benchmarks.measure import Sample
+from benchmarks.plans import Kind, Plan
 from benchmarks.registry import case
 
-_METHOD = "/chatsession.v1.ChatSessionService/GetHistory"
 _LANES = 16
 _SESSIONS = 4
 
@@ -19,14 +16,11 @@ def history(lab: Lab) -> list[Result]:
     """GetHistory of the newest 10 messages, in sessions of 10,000 messages and of 10."""
     database = lab.new_database()
     ours = lab.start_service(database.name)
-    long, short = (preload.sessions(database, _SESSIONS, turns) for turns in (5000, 5))
+    long, short = (preload.sessions(database, _SESSIONS, length) for length in (5000, 5))
     count = lab.size.ops(960)
 
     def at(sessions: list[str]) -> Sample:
-        calls = [
-            (_METHOD, pb.GetHistoryRequest(session_id=session, page_size=10, order_by="seq desc").SerializeToString())
-            for session in sessions
-        ]
+        calls = [turns.read(session, "") for session in sessions]
         lanes = [[calls[number % len(calls)]] * (count // _LANES) for number in range(_LANES)]
         return lab.sample(Plan(Kind.UNARY, ours.grpc, lanes), ours)
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from benchmarks import preload, turns
 from benchmarks.compare import Bar, Result, figures_of, interleave
 from benchmarks.lab import Lab
-from benchmarks.load import Kind, Plan
 from benchmarks.measure import Sample, median
 from benchmarks.peers.parts import SERVICE
+from benchmarks.plans import Kind, Plan
 from benchmarks.processes import Server
 from benchmarks.registry import case
 from benchmarks.rounds import Turns

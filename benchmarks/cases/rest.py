@@ -6,8 +6,8 @@ from typing import Any
 from benchmarks import turns
 from benchmarks.compare import Bar, Result, Samples, cpu_ratio, figures_of, interleave
 from benchmarks.lab import Lab
-from benchmarks.load import Kind
 from benchmarks.measure import Sample, median
+from benchmarks.plans import Kind
 from benchmarks.processes import Server
 from benchmarks.registry import case
 from benchmarks.rounds import Turns

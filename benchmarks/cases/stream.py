@@ -5,8 +5,8 @@ from typing import Any
 from benchmarks import preload, turns
 from benchmarks.compare import Bar, Figures, Result, cpu_ratio, figures_of, interleave
 from benchmarks.lab import Lab
-from benchmarks.load import Kind
 from benchmarks.measure import Sample, median, percentile
+from benchmarks.plans import Kind
 from benchmarks.registry import case
 from benchmarks.rounds import Turns
 

@@ -8,8 +8,8 @@ from pymongo.database import Database
 from benchmarks import preload, turns
 from benchmarks.compare import Bar, Result, cpu_ratio, figures_of, interleave, rate_ratio
 from benchmarks.lab import Lab
-from benchmarks.load import Kind, Plan
 from benchmarks.measure import Sample
+from benchmarks.plans import Kind, Plan
 from benchmarks.processes import Server
 from benchmarks.registry import case
 from benchmarks.rounds import Turns
