@@ -2,9 +2,9 @@
 
 Starts one real server with its default limits, the demo model and SQLite. A healthy caller sends a message every 50 ms
 and reads a short history every 20 ms, each on a kept connection and timed from when it was due. Each attack is measured
-in turns of calm and attack, the latter from when all attackers are there. The attackers run in a process of their own with a lower priority, so that what is measured
-is what the server does with them, not who gets this machine's processors. `--real-time` puts all of them before what
-else the machine does.
+in turns of calm and attack, the latter from when all attackers are there; memory is watched from the start. The
+attackers run in a process of their own with a lower priority, so that what is measured is what the server does with
+them, not who gets this machine's processors. `--real-time` puts all of them before what else the machine does.
 """
 
 import argparse

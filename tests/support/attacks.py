@@ -118,7 +118,7 @@ class Tally:
 
 
 async def besiege(
-    attack: Attack, target: Target, tally: Tally, *, attackers: int | None = None, within_s: float = 4.0
+    attack: Attack, target: Target, tally: Tally, *, attackers: int | None = None, within_s: float = 3.5
 ) -> None:
     """Attack until cancelled. The attackers come one after the other, all within some time."""
     number = attackers or attack.attackers
