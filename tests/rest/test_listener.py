@@ -13,7 +13,9 @@ import pytest
 from service.rest import Listener, ListenerLimits
 from tests.rest.kit import FakeInvoker, gallery_app, gallery_class
 from tests.rest.wire import IMPATIENT, connected, serving, wired
+from tests.support.attacks import ATTACKS, Attack, Tally, Target, besiege
 
+_LEAVERS = {"slow head", "slow body", "2 MiB bodies, never ended", "single bytes", "endless chunked body"}
 OK = b"HTTP/1.1 200 OK"
 
 
@@ -423,6 +425,20 @@ async def test_who_has_left_answers_unread_longest_goes_first() -> None:
             for wire in wires[2:]:
                 assert len(await wire._within(wire.reader.readexactly(20_000_000))) == 20_000_000
         await asyncio.wait_for(listener.wait_until_empty(), 10)
+
+
+@pytest.mark.parametrize("attack", [attack for attack in ATTACKS if attack.name in _LEAVERS], ids=str)
+async def test_no_task_outlives_the_attackers(attack: Attack) -> None:
+    before = asyncio.all_tasks()
+    tally = Tally()
+    async with serving(gallery_app()) as listener:
+        target = Target(listener.host, listener.port)
+        besieging = asyncio.create_task(besiege(attack, target, tally, attackers=20, within_s=0.2))
+        await _until(lambda: tally.begun == 20 and listener.connections > 0)
+        besieging.cancel()
+        await asyncio.wait([besieging])
+        await asyncio.wait_for(listener.wait_until_empty(), 10)
+        await _until(lambda: asyncio.all_tasks() <= before)
 
 
 async def test_stop_lets_an_answer_finish_within_the_grace() -> None:
