@@ -54,12 +54,13 @@ class Past:
 
     def after(self, turns: Iterable[Turn], last_seq: int) -> "Past":
         """Return the past after further turns, oldest first, whose newest message is `last_seq`."""
-        exchanges, is_cut = [*self.exchanges, *_exchanges(turns)], self.is_cut
-        tokens, first = sum(exchange.tokens for exchange in exchanges), 0
+        newer = tuple(_exchanges(turns))
+        exchanges, is_cut = self.exchanges + newer, self.is_cut
+        tokens, first = self.tokens + sum(exchange.tokens for exchange in newer), 0
         while tokens > self.budget_tokens:
             tokens -= exchanges[first].tokens
             first, is_cut = first + 1, True
-        return Past(last_seq, self.budget_tokens, tuple(exchanges[first:]), tokens, is_cut)
+        return Past(last_seq, self.budget_tokens, exchanges[first:], tokens, is_cut)
 
     def before(self, turns: Iterable[Turn]) -> "Past":
         """Return the past with older turns, newest first, as far as they fit."""

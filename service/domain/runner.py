@@ -258,7 +258,9 @@ class TurnRunner:
         turn = ended.turn
         self._on_end(ended)
         self.live.finish(turn)
-        self._log.info("turn ended", turn_id=turn.turn_id, state=ending.state.value, attempt=turn.attempt)
+        # A turn that went well is in the log as its call.
+        write = self._log.debug if ending.state is TurnState.COMPLETED else self._log.info
+        write("turn ended", turn_id=turn.turn_id, state=ending.state.value, attempt=turn.attempt)
         return await archive(
             self._store, self.lease.uid, turn, patience_s=self._limits.ending_patience_s, log=self._log
         )
