@@ -22,6 +22,13 @@ from tests.support.mongo import database_name, start_mongo
 
 # For what servers do behind their answers, such as archiving, to be counted too.
 _SETTLE_S = 0.6
+# Rivals that would otherwise call home.
+_QUIET = {
+    "LANGSMITH_TRACING": "false",
+    "LANGGRAPH_CLI_NO_ANALYTICS": "1",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "DO_NOT_TRACK": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,28 @@ class Lab:
             "OPENAI_BASE_URL": f"{self.provider.http}/v1",
         }
         server = processes.start([*command, "--port", str(port)], self.folder, name="seed_style", settings=settings)
+        self.keep(server).wait_for_port(port)
+        server.http = f"http://127.0.0.1:{port}"
+        return server
+
+    def start_rival(self, name: str, *command: str) -> Server:
+        """Start a server of `peers/NAME` in a copy of its folder, as it keeps data there; raises NotInstalledError.
+
+        command: a program of its environment with arguments; `--port` is added.
+        """
+        port = processes.free_port()
+        folder = self.folder / name
+        shutil.copytree(venvs.PEERS / name, folder, dirs_exist_ok=True)
+        programs = venvs.python_of(name).parent
+        settings = {
+            "OPENAI_BASE_URL": f"{self.provider.http}/v1",
+            "OPENAI_API_KEY": "key",
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            **_QUIET,
+        }
+        server = processes.start(
+            [str(programs / command[0]), *command[1:], "--port", str(port)], folder, name=name, settings=settings
+        )
         self.keep(server).wait_for_port(port)
         server.http = f"http://127.0.0.1:{port}"
         return server
