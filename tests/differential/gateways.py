@@ -266,6 +266,7 @@ async def _build(api: Api, folder: Path) -> None:
     # The name is given last, so that a program is never half written.
     await _run("go", "build", "-o", "unfinished", ".", cwd=folder)
     (folder / "unfinished").rename(folder / "gateway")
+    await asyncio.to_thread(shutil.rmtree, plugins)
 
 
 async def _handlers(api: Api, packages: Mapping[str, str]) -> str:
