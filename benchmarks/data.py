@@ -15,7 +15,8 @@ _SEED = 7
 @cache
 def questions() -> tuple[str, ...]:
     """Return the 160 user messages of MT-Bench."""
-    return tuple(text for line in _QUESTIONS.open(encoding="utf-8") for text in json.loads(line)["turns"])
+    lines = _QUESTIONS.read_text(encoding="utf-8").splitlines()
+    return tuple(text for line in lines for text in json.loads(line)["turns"])
 
 
 @cache

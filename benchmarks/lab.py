@@ -35,7 +35,7 @@ _QUIET = {
 class Size:
     """How much to do. scale: of the number of operations in each round."""
 
-    rounds: int = 5
+    rounds: int
     scale: float = 1.0
 
     def ops(self, count: int) -> int:
@@ -89,7 +89,7 @@ class Lab:
     def start_service(self, database: str | None, **settings: str) -> Server:
         """Start the service on a database of MongoDB, or with None on a SQLite file."""
         if database is not None:
-            settings |= {"MONGO_URI": self.mongo_uri, "MONGO_DATABASE": database}
+            settings = {"MONGO_URI": self.mongo_uri, "MONGO_DATABASE": database, **settings}
         settings = {"OPENAI_BASE_URL": f"{self.provider.http}/v1", "OPENAI_API_KEY": "key", **settings}
         return self.keep(processes.start_service(self.folder, **settings))
 

@@ -182,8 +182,13 @@ def _content_length(head: bytes) -> int:
     return int(rest.partition(b"\r\n")[0]) if found else 0
 
 
+async def listen() -> asyncio.Server:
+    """Listen on a free port."""
+    return await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0, backlog=16384)
+
+
 async def _serve() -> None:
-    server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0, backlog=16384)
+    server = await listen()
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -54,10 +54,12 @@ class Turns:
         self._front = front
         self._settings = plan
 
-    def __call__(self, _round: int) -> Sample:
+    def __call__(self, number: int) -> Sample:
         # The turn that warms counts, and so does half of those measured.
         before = max(0, self._context_turns - int(self._warm) - self._each // 2)
-        sessions = self._insert(self._database, self._sessions, before)
+        # The round that is thrown away need not be long.
+        count = self._sessions if number >= 0 else max(1, self._sessions // 4)
+        sessions = self._insert(self._database, count, before)
         if self._warm:
             self._lab.warm(self._plan(sessions, each=1))
         servers = [self._server, self._front] if self._front else [self._server]

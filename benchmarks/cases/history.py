@@ -17,7 +17,7 @@ def history(lab: Lab) -> list[Result]:
     database = lab.new_database()
     ours = lab.start_service(database.name)
     long, short = (preload.sessions(database, _SESSIONS, length) for length in (5000, 5))
-    count = lab.size.ops(960)
+    count = lab.size.ops(320)
 
     def at(sessions: list[str]) -> Sample:
         calls = [turns.read(session, "") for session in sessions]

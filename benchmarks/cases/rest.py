@@ -15,12 +15,12 @@ from benchmarks.rounds import Turns
 _GATEWAYS = ("grpc-gateway", "envoy")
 
 
-@case("rest")
+@case("rest", is_quick=True)
 def rest(lab: Lab) -> list[Result]:
     """POST /chat against gRPC's SendMessage, at one server."""
     database = lab.new_database()
     ours = lab.start_service(database.name)
-    how: dict[str, Any] = {"context_turns": 10, "ops": 320}
+    how: dict[str, Any] = {"context_turns": 10, "ops": 240}
     samples = interleave(
         {
             "POST /chat": Turns(lab, ours, database, call=turns.post, kind=Kind.POST, **how),
@@ -58,7 +58,7 @@ def _posts(lab: Lab, count: int, door: Server, *servers: Server) -> Callable[[in
 def _chat(lab: Lab) -> Result:
     database = lab.new_database()
     ours = lab.start_service(database.name)
-    how: dict[str, Any] = {"context_turns": 10, "ops": 240, "call": turns.post, "kind": Kind.POST}
+    how: dict[str, Any] = {"context_turns": 10, "ops": 160, "call": turns.post, "kind": Kind.POST}
     contenders: dict[str, Callable[[int], Sample]] = {"shim": Turns(lab, ours, database, **how)}
     for name in _GATEWAYS:
         contenders[name] = Turns(lab, ours, database, front=lab.start_gateway(name, ours), **how)

@@ -11,7 +11,7 @@ from benchmarks.registry import case
 _IDLE_S = 4.0
 
 
-@case("start")
+@case("start", is_quick=True)
 def start(lab: Lab) -> list[Result]:
     """Time from `python -m service` to SERVING with SQLite, and memory when idle."""
     times_s, memory_mib = [], []

@@ -16,13 +16,13 @@ _TALK = "bench:chunks=60,delay_ms=10,first_ms=200"
 _LOAD_SHARE = 0.4
 
 
-@case("stream")
+@case("stream", is_quick=True)
 def stream(lab: Lab) -> list[Result]:
     """StreamMessage with 100 chunks, paced and in bursts, against a bare gRPC stream that passes the events on."""
     database = lab.new_database()
     ours, bare = lab.start_service(database.name), lab.start_peer("bare", database.name)
-    paced: dict[str, Any] = {"ops": 100, "each": 2, "lanes": 50, "call": turns.stream(_PACED)}
-    burst: dict[str, Any] = {"ops": 320, "each": 4, "call": turns.stream(_BURST)}
+    paced: dict[str, Any] = {"ops": 50, "each": 1, "lanes": 50, "call": turns.stream(_PACED)}
+    burst: dict[str, Any] = {"ops": 160, "each": 4, "call": turns.stream(_BURST)}
     common: dict[str, Any] = {"context_turns": 3, "kind": Kind.STREAM}
     samples = interleave(
         {
@@ -49,7 +49,7 @@ def first_delta(lab: Lab) -> list[Result]:
     """Time to the first delta at 40 % load, added over the provider's own."""
     database = lab.new_database()
     ours = lab.start_service(database.name)
-    count = max(40, lab.size.ops(200))
+    count = lab.size.ops(150)
     settings: dict[str, Any] = {"lanes": count, "each": 1}
 
     def at_ours(per_s: float) -> Sample:

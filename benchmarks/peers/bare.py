@@ -30,19 +30,26 @@ _CONTEXT_TURNS = 50
 
 
 class BareHandler(pb_grpc.ChatSessionServiceServicer):
-    """Look, (context,) accept, ask, end, archive."""
+    """Look, accept, ask, end, archive; the context is read once and then kept.
 
-    def __init__(self, database: Any, http: aiohttp.ClientSession, url: str, *, streamed: bool) -> None:
+    looks: read the session before each turn; else only before the first, as a process that remembers it does.
+    """
+
+    def __init__(self, database: Any, http: aiohttp.ClientSession, url: str, *, streamed: bool, looks: bool) -> None:
         self._sessions = database.get_collection("sessions")
         self._turns = database.get_collection("turns")
         self._http = http
         self._url = url
         self._streamed = streamed
+        self._looks = looks
+        self._known: dict[str, dict[str, Any]] = {}
         self._contexts: dict[str, list[dict[str, str]]] = {}
 
     async def SendMessage(self, request: pb.SendMessageRequest, _context: Any) -> pb.SendMessageResponse:
         key = {"_id": request.session_id}
-        session = await self._sessions.find_one(key)
+        session = None if self._looks else self._known.get(request.session_id)
+        if session is None:
+            session = self._known[request.session_id] = await self._sessions.find_one(key)
         context = self._contexts.get(request.session_id)
         if context is None:
             context = self._contexts[request.session_id] = await self._read_context(session)
@@ -85,6 +92,7 @@ class BareHandler(pb_grpc.ChatSessionServiceServicer):
         }
         change = {"active.state": "ENDED", "active.ending": ending, "last_seq": ending["last_seq"]}
         await self._sessions.update_one(key, {"$set": change, "$unset": {"active.parts": ""}})
+        session["fence"], session["last_seq"] = active["fence"], ending["last_seq"]
         uid = session["uid"]
         await self._turns.insert_one({"_id": f"{uid}:{turn['first_seq']:010d}", "uid": uid, **turn, "ending": ending})
         return pb.SendMessageResponse(response=text)
@@ -154,7 +162,8 @@ def open_http() -> aiohttp.ClientSession:
 
 async def _serve(told: argparse.Namespace) -> None:
     database = connect(told.mongo_uri, told.database)
-    handler = BareHandler(database, open_http(), f"{told.provider}/v1/chat/completions", streamed=not told.whole)
+    url = f"{told.provider}/v1/chat/completions"
+    handler = BareHandler(database, open_http(), url, streamed=not told.whole, looks=not told.remember)
     server = grpc.aio.server()
     pb_grpc.add_ChatSessionServiceServicer_to_server(handler, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -170,6 +179,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("database")
     parser.add_argument("provider")
     parser.add_argument("--whole", action="store_true", help="ask for whole answers instead of streams")
+    parser.add_argument("--remember", action="store_true", help="do not read a session that was read before")
     return parser
 
 
