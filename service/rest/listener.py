@@ -30,6 +30,7 @@ _uvicorn_log = logging.getLogger(f"{__name__}.uvicorn")
 _uvicorn_log.setLevel(logging.ERROR)  # no line for each request that is not HTTP
 
 _LAST_WORDS_S: Final = 1.0
+_HEADER_OVERHEAD: Final = 32  # as HTTP/2 counts
 _SMALL_BODY_BYTES: Final = 64 * 1024
 _MAX_DROPPED_BYTES: Final = 1024 * 1024
 _PHRASES: Final = {
@@ -44,7 +45,7 @@ _PHRASES: Final = {
 class ListenerLimits:
     """Bounds on what one connection may cost, and all together.
 
-    max_head_bytes: request line, headers and trailers (431).
+    max_head_bytes: request line, headers and trailers, and 32 bytes on top for each of these (431).
     head_timeout_s: from the first byte of a request, or from connecting, to the end of its head (408).
     body_timeout_s: from there to the end of its body (408).
     keep_alive_s: silence between requests; longer than that of pooling clients, so that they close first.
@@ -196,7 +197,7 @@ class _Protocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_head(len(name) + len(value) + 4)
+        self._count_head(len(name) + len(value) + _HEADER_OVERHEAD)
         if self._head_is_open:  # a trailer is not a header, and none means anything here
             super().on_header(name, value)
 

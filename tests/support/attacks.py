@@ -276,7 +276,7 @@ ATTACKS: Sequence[Attack] = (
     Attack("open and say nothing", _silent, OPEN, _CUT, attackers=1000),
     Attack("slow head", _slow_head, OPEN, _CUT, attackers=200),
     Attack("slow body", _slow_body, OPEN, _CUT, attackers=200),
-    Attack("2 MiB bodies, never ended", _held_body, "503", _CUT | {OPEN}, attackers=200, most_mib=300),
+    Attack("2 MiB bodies, never ended", _held_body, "503", _CUT | {OPEN}, attackers=200, pause_s=2.0, most_mib=300),
     Attack("half-closed", _half_closed, CLOSED, attackers=100),
     Attack("single bytes", _single_bytes, "404", attackers=20),
     Attack("endless header", _endless_header, "431"),
