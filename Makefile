@@ -10,7 +10,7 @@ RELEASED := protos/released.binpb
 PYTEST_ARGS ?= -n 3 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint format typecheck proto check-proto breaking release-contract lock clean
+.PHONY: help install run test bench bench-quick check lint format typecheck proto check-proto breaking release-contract lock clean
 
 help: ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ run: .venv/installed ## Start the service: gRPC on 50051, REST and Swagger UI on
 
 test: .venv/installed ## Run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: .venv/installed ## Measure everything beside its bare parts and its rivals; 15 minutes
+	@$(BIN)/python -m benchmarks
+
+bench-quick: .venv/installed ## Measure the main comparisons; two minutes
+	@$(BIN)/python -m benchmarks --quick
 
 check: lint typecheck check-proto breaking test ## All that CI runs
 

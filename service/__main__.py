@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import sys
 
@@ -23,6 +24,8 @@ def main() -> int:
         config = read_config()
         if config.workers > 1 and WORKER_ENV not in os.environ:
             return supervise(config.workers, grace_s=config.stop_grace_seconds)
+        _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # each connection is one
         return uvloop.run(_serve(config))
     except KeyboardInterrupt:  # before the signal handlers are there
         return 130

@@ -105,6 +105,12 @@ class Config(BaseSettings):
     context_tokens: int = Field(
         12_000, ge=256, le=10_000_000, description="most tokens of history given to the model (estimated, bytes / 3)"
     )
+    session_cache_mib: int = Field(
+        64,
+        ge=0,
+        le=65_536,
+        description="memory for the text of the sessions used last, in MiB; 0 reads it anew for each turn",
+    )
     model_attempts: int = Field(
         3, ge=1, le=10, description="calls to the provider for one answer, before its first text"
     )
@@ -146,6 +152,9 @@ class Config(BaseSettings):
     purge_interval_seconds: Seconds = Field(60.0, description="about how often each process looks for what to remove")
     purge_rate: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] = Field(
         100.0, description="most steps a second of each process in removing sessions: a session, or 500 of its turns"
+    )
+    max_http_connections: int = Field(
+        10_000, ge=1, le=1_000_000, description="most HTTP connections at a time, a process; more are answered 503"
     )
     workers: int = Field(1, ge=1, le=64, description="processes that share the two ports")
     cors_origins: Annotated[

@@ -13,11 +13,13 @@ from service.domain.log import Log
 def set_up(level: str, log_format: str | None) -> Log:
     """Configure logging for the process and return its logger; None = console on a terminal, else JSON."""
     is_console = log_format == "console" or (log_format is None and sys.stderr.isatty())
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        if is_console
-        else structlog.processors.JSONRenderer(serializer=_to_json)
-    )
+    renderer: Any
+    if is_console:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        factory: Any = structlog.WriteLoggerFactory(file=sys.stderr)
+    else:
+        renderer = structlog.processors.JSONRenderer(serializer=_to_json)
+        factory = structlog.BytesLoggerFactory(file=sys.stderr.buffer)
     minimum = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
@@ -27,15 +29,15 @@ def set_up(level: str, log_format: str | None) -> Log:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(minimum),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=factory,
         cache_logger_on_first_use=True,
     )
     _route_libraries(max(minimum, logging.WARNING))
     return cast(Log, structlog.get_logger())
 
 
-def _to_json(event: dict[str, Any], **_: Any) -> str:
-    return orjson.dumps(event, default=str).decode()
+def _to_json(event: dict[str, Any], **_: Any) -> bytes:
+    return orjson.dumps(event, default=str)
 
 
 class _ToStructlog(logging.Handler):

@@ -1,6 +1,7 @@
 """Puts the parts together: the only module that knows them all. Starts them in order, stops them last opened first."""
 
 import asyncio
+import resource
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -27,20 +28,22 @@ from service.llm.demo import DemoServer
 from service.llm.openai import Limits, OpenAIModel
 from service.llm.retrying import RetryingModel
 from service.rest import Limits as RestLimits
-from service.rest import Listener, RestApp
+from service.rest import Listener, ListenerLimits, RestApp
+from service.rpc.constraints import CONSTRAINTS
 from service.rpc.health import Readiness
 from service.rpc.inprocess import InProcessInvoker
 from service.rpc.pipeline import SERVICE_NAME, CallLimits, Handlers, build_handlers
 from service.rpc.server import build_server
-from service.rpc.servicer import ChatSessionServicer
+from service.rpc.servicer import UNSERVED, ChatSessionServicer
 from service.rpc.status import DOMAIN
 
 _CONTRACT = Path(__file__).parent / "rpc" / "contract.binpb"
 # For calls that have their answer, to get it out. Health watches last until then.
 _LAST_CALLS_S = 2.0
+_TOKENS_PER_MIB = 1024 * 1024 // 3
 
 
-_SEND_EXAMPLE = {"sessionId": "the sessionId that POST /session answered", "message": "Hello"}
+_SEND_EXAMPLE = {"sessionId": "the-sessionId-that-POST-session-answered", "message": "Hello"}
 _EXAMPLES = {f"{SERVICE_NAME}.{method}": _SEND_EXAMPLE for method in ("SendMessage", "StreamMessage")}
 
 
@@ -87,6 +90,7 @@ class Service:
             store,
             model,
             context_tokens=config.context_tokens,
+            recent_tokens=config.session_cache_mib * _TOKENS_PER_MIB,
             limits=TurnLimits(
                 lease_s=config.lease_seconds,
                 turn_timeout_s=config.turn_timeout_seconds,
@@ -202,13 +206,29 @@ class Service:
         config = self._config
         self._rest = build_rest_app(config, InProcessInvoker(handlers), self._readiness.status)
         host, port = split_address(config.http_address)
-        self._listener = Listener(self._rest, host=host, port=port, domain=DOMAIN, reuse_port=self._reuse_port)
+        self._listener = Listener(
+            self._rest,
+            host=host,
+            port=port,
+            limits=ListenerLimits(max_connections=self._most_connections()),
+            domain=DOMAIN,
+            reuse_port=self._reuse_port,
+        )
         try:
             await self._listener.start()
         except OSError as exc:
             raise StartError(f"HTTP_ADDRESS: cannot listen on {config.http_address}: {exc.strerror}") from exc
         self.http_port = self._listener.port
         self._opened.push_async_callback(self._listener.stop, 0)
+
+    def _most_connections(self) -> int:
+        """As many as is set, or half of the files that may be open: a caller may need another one to the model."""
+        wanted, files = self._config.max_http_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if wanted > files // 2:
+            self._log.warning(
+                "too few open files allowed for MAX_HTTP_CONNECTIONS", files=files, connections=files // 2
+            )
+        return min(wanted, files // 2)
 
     async def stop(self, grace_s: float) -> None:
         """Stop in good order: no new turns, running ones get the grace, the rest is handed over, stores close last."""
@@ -250,6 +270,8 @@ def build_rest_app(config: Config, invoker: InProcessInvoker, ready: Callable[[s
         event_id=_cursor_of,
         ready=ready,
         examples=_EXAMPLES,
+        constraints=CONSTRAINTS,
+        unserved=UNSERVED,
         limits=RestLimits(
             unary_timeout_s=config.unary_timeout_seconds,
             stream_timeout_s=config.stream_timeout_seconds,

@@ -13,21 +13,23 @@ MAX_LABEL_KEY_CHARS = 63
 MAX_LABEL_VALUE_CHARS = 256
 MAX_PAGE_SIZE = 1000
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+REQUEST_ID = re.compile(r"[!-~]{1,128}")
+# Everything but control characters: which others are printable depends on the version of Unicode.
+MODEL = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,256}")
 
 
 def check_id(field: str, value: str) -> None:
     """An id of a session or turn."""
     if not value:
         raise InvalidField(field, "is required")
-    if not _ID.fullmatch(value):
+    if not ID.fullmatch(value):
         raise InvalidField(field, "must be 1 to 64 characters of [A-Za-z0-9_-], the first one a letter or digit")
 
 
 def check_request_id(field: str, value: str) -> None:
     """A request id that is not empty."""
-    if not _REQUEST_ID.fullmatch(value):
+    if not REQUEST_ID.fullmatch(value):
         raise InvalidField(field, "must be 1 to 128 printable ASCII characters without blanks")
 
 
@@ -41,7 +43,7 @@ def check_message(field: str, text: str) -> None:
 
 def check_settings(field: str, settings: ModelSettings) -> None:
     """Model settings, of a session or a send."""
-    if settings.model is not None and not (1 <= len(settings.model) <= 256 and settings.model.isprintable()):
+    if settings.model is not None and not MODEL.fullmatch(settings.model):
         raise InvalidField(f"{field}.model", "must be 1 to 256 printable characters")
     _check_range(f"{field}.temperature", settings.temperature, 0.0, 2.0)
     _check_range(f"{field}.top_p", settings.top_p, 0.0, 1.0)

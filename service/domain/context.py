@@ -9,9 +9,10 @@ one token for three bytes of UTF-8 and four for the frame of a message, which is
 (about four bytes a token) and near it for scripts with three bytes a character.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from service.domain.entities import Role, Session, Turn
+from service.domain.entities import Role, Session, SessionKey, Turn
 from service.domain.ports import ContextMessage, TurnStore
 
 _BYTES_PER_TOKEN = 3
@@ -21,60 +22,112 @@ _BATCH_TURNS = 50
 
 def estimate_tokens(text: str) -> int:
     """Return about how many tokens a message with this text takes; an upper guess for most text."""
-    return len(text.encode()) // _BYTES_PER_TOKEN + 1 + _FRAME_TOKENS
+    size_bytes = len(text) if text.isascii() else len(text.encode())
+    return size_bytes // _BYTES_PER_TOKEN + 1 + _FRAME_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One turn that has an answer, as the model is told of it."""
+
+    said: tuple[ContextMessage, ContextMessage]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """The newest exchanges of a session that fit a budget, oldest first, up to the message `last_seq`.
+
+    is_cut: an older exchange did not fit. None is then taken in any more, so that no gap arises.
+    """
+
+    last_seq: int
+    budget_tokens: int
+    exchanges: tuple[Exchange, ...] = ()
+    tokens: int = 0
+    is_cut: bool = False
+
+    @property
+    def messages(self) -> list[ContextMessage]:
+        """All that was said, oldest first."""
+        return [message for exchange in self.exchanges for message in exchange.said]
+
+    def after(self, turns: Iterable[Turn], last_seq: int) -> "Past":
+        """Return the past after further turns, oldest first, whose newest message is `last_seq`."""
+        newer = tuple(_exchanges(turns))
+        exchanges, is_cut = self.exchanges + newer, self.is_cut
+        tokens, first = self.tokens + sum(exchange.tokens for exchange in newer), 0
+        while tokens > self.budget_tokens:
+            tokens -= exchanges[first].tokens
+            first, is_cut = first + 1, True
+        return Past(last_seq, self.budget_tokens, exchanges[first:], tokens, is_cut)
+
+    def before(self, turns: Iterable[Turn]) -> "Past":
+        """Return the past with older turns, newest first, as far as they fit."""
+        older: list[Exchange] = []
+        tokens, is_cut = self.tokens, self.is_cut
+        for exchange in _exchanges(turns):
+            is_cut = is_cut or tokens + exchange.tokens > self.budget_tokens
+            if is_cut:
+                break
+            older.append(exchange)
+            tokens += exchange.tokens
+        return replace(self, exchanges=(*reversed(older), *self.exchanges), tokens=tokens, is_cut=is_cut)
 
 
 class ContextBuilder:
-    """Builds contexts from a store, within a budget of estimated tokens."""
+    """Reads pasts from a store, within a budget of estimated tokens."""
 
     def __init__(self, store: TurnStore, *, budget_tokens: int) -> None:
         self._store = store
         self._budget_tokens = budget_tokens
 
-    async def history_of(self, session: Session) -> list[ContextMessage]:
-        """Return the messages of the newest whole turns that fit beside the instructions, oldest first.
+    async def past_of(self, session: Session, known: Past | None = None) -> Past:
+        """Return what was said before a running turn; of an idle session, all.
 
-        Those before a running turn; of an idle session, all.
+        known: an earlier past of the session; only what has come since is read then.
         """
-        budget = self._budget_tokens - (estimate_tokens(session.instructions) if session.instructions else 0)
-        newest_first: list[ContextMessage] = []
-        upper = session.last_seq
-        if session.active is not None:
-            upper = session.active.turn.first_seq - 1
-            budget = _take(session.active.turn, budget, newest_first)
-        while upper > 0 and budget > 0:
-            turns = await self._store.turns(
-                session.key, first_seq_from=1, first_seq_to=upper, limit=_BATCH_TURNS, newest_first=True
-            )
-            budget = _take_all(turns, budget, newest_first)
+        past = Past(session.last_seq, self._left_by(session.instructions))
+        latest = [session.active.turn] if session.active else []
+        upper = latest[0].first_seq - 1 if latest else session.last_seq
+        if known is not None and known.budget_tokens == past.budget_tokens and known.last_seq <= session.last_seq:
+            turns = await self._newest(session.key, known.last_seq + 1, upper)
+            if len(turns) < _BATCH_TURNS:
+                return known.after(
+                    [*reversed(turns), *(t for t in latest if t.first_seq > known.last_seq)], past.last_seq
+                )
+        past = past.after(latest, past.last_seq)
+        while upper > 0 and not past.is_cut:
+            turns = await self._newest(session.key, 1, upper)
+            past = past.before(turns)
             if len(turns) < _BATCH_TURNS:
                 break
             upper = turns[-1].first_seq - 1
-        newest_first.reverse()
-        return newest_first
+        return past
+
+    async def _newest(self, key: SessionKey, first_seq_from: int, first_seq_to: int) -> Sequence[Turn]:
+        if first_seq_from > first_seq_to:
+            return ()
+        return await self._store.turns(
+            key, first_seq_from=first_seq_from, first_seq_to=first_seq_to, limit=_BATCH_TURNS, newest_first=True
+        )
+
+    def _left_by(self, instructions: str) -> int:
+        return max(0, self._budget_tokens - (estimate_tokens(instructions) if instructions else 0))
 
 
-def build_context(session: Session, history: Sequence[ContextMessage], user_text: str) -> list[ContextMessage]:
-    """Join instructions, history and the new message."""
+def build_context(session: Session, past: Past, user_text: str) -> list[ContextMessage]:
+    """Join instructions, what was said, and the new message."""
     head = [ContextMessage(Role.SYSTEM, session.instructions)] if session.instructions else []
-    return [*head, *history, ContextMessage(Role.USER, user_text)]
+    return [*head, *past.messages, ContextMessage(Role.USER, user_text)]
 
 
-def _take_all(turns: Sequence[Turn], budget: int, newest_first: list[ContextMessage]) -> int:
+def _exchanges(turns: Iterable[Turn]) -> Iterator[Exchange]:
+    """Return those turns that have an answer."""
     for turn in turns:
-        budget = _take(turn, budget, newest_first)
-        if budget <= 0:
-            break
-    return budget
-
-
-def _take(turn: Turn, budget: int, newest_first: list[ContextMessage]) -> int:
-    """Add a turn if it fits, and return the budget left; 0 or less ends the search, so that no gap arises."""
-    if turn.ending is None or not turn.ending.text:
-        return budget
-    cost = estimate_tokens(turn.user_text) + estimate_tokens(turn.ending.text)
-    if cost <= budget:
-        newest_first.append(ContextMessage(Role.ASSISTANT, turn.ending.text))
-        newest_first.append(ContextMessage(Role.USER, turn.user_text))
-        return budget - cost
-    return 0
+        if turn.ending is not None and turn.ending.text:
+            question, answer = turn.user_text, turn.ending.text
+            yield Exchange(
+                (ContextMessage(Role.USER, question), ContextMessage(Role.ASSISTANT, answer)),
+                estimate_tokens(question) + estimate_tokens(answer),
+            )

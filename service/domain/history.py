@@ -91,7 +91,8 @@ class History:
         if newest_first and latest:
             yield latest
         # A turn's first message may lie one before `low`: its answer is then the first of the page.
-        first, batch = max(1, low - 1), min(page_size + 1, _BATCH_TURNS)
+        # Most turns have two messages; one more tells whether anything follows, another may be cut in two.
+        first, batch = max(1, low - 1), min(page_size // 2 + 2, _BATCH_TURNS)
         while first <= archived_to:
             turns = await self._store.turns(
                 session.key, first_seq_from=first, first_seq_to=archived_to, limit=batch, newest_first=newest_first

@@ -72,8 +72,12 @@ class TurnRunner:
         now: Callable[[], datetime],
         log: Log,
         granted_at: float,
+        on_end: Callable[[Active], None],
     ) -> None:
-        """granted_at: loop time before the write that granted the lease was sent."""
+        """granted_at: loop time before the write that granted the lease was sent.
+
+        on_end: told of the turn once its end is saved, before anybody who watches is.
+        """
         self.lease = Lease(session.key, active.turn.turn_id, active.lease_id)
         self.live = live
         self._active = active
@@ -82,6 +86,7 @@ class TurnRunner:
         self._limits = limits
         self._now = now
         self._log = log
+        self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._beat = active.beat
         self._saved_chars = sum(map(len, active.parts))
@@ -259,9 +264,13 @@ class TurnRunner:
             return False
         if not settled.answer and not (settled.was_uncertain and await self._own_ending()):
             return False
-        turn = self._active.ended(ending).turn
+        ended = self._active.ended(ending)
+        turn = ended.turn
+        self._on_end(ended)
         self.live.finish(turn)
-        self._log.info("turn ended", turn_id=turn.turn_id, state=ending.state.value, attempt=turn.attempt)
+        # A turn that went well is in the log as its call.
+        write = self._log.debug if ending.state is TurnState.COMPLETED else self._log.info
+        write("turn ended", turn_id=turn.turn_id, state=ending.state.value, attempt=turn.attempt)
         return await archive(
             self._store, self.lease.key, turn, patience_s=self._limits.ending_patience_s, log=self._log
         )

@@ -2,21 +2,28 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from service.domain import deadline
 from service.domain.access import is_expired
 from service.domain.board import TurnBoard
-from service.domain.context import ContextBuilder, build_context
+from service.domain.context import ContextBuilder, Past, build_context
 from service.domain.entities import Active, Session, SessionKey, Turn
 from service.domain.errors import StoreUnavailable, StoreUncertain
 from service.domain.live import LiveTurn, Seat
 from service.domain.log import Log
-from service.domain.ports import ChatModel, ContextMessage, TurnStore
+from service.domain.ports import ChatModel, TurnStore
+from service.domain.recent import RecentSessions
 from service.domain.runner import TurnLimits, TurnRunner, archive
 from service.domain.settle import settle
 
 _ARCHIVED_KEPT = 10_000
+
+
+def _ignore(_ended: Active) -> None:
+    """Nobody needs to know."""
 
 
 class TurnRunners:
@@ -27,6 +34,7 @@ class TurnRunners:
         store: TurnStore,
         model: ChatModel,
         context: ContextBuilder,
+        recent: RecentSessions,
         board: TurnBoard,
         *,
         limits: TurnLimits,
@@ -37,6 +45,7 @@ class TurnRunners:
         self._store = store
         self._model = model
         self._context = context
+        self._recent = recent
         self._board = board
         self._limits = limits
         self._now = now
@@ -45,7 +54,7 @@ class TurnRunners:
         self._archived: dict[str, str] = {}
 
     async def accept_and_run(
-        self, session: Session, active: Active, history: list[ContextMessage], accepted: "asyncio.Future[Seat | None]"
+        self, session: Session, active: Active, past: Past, accepted: "asyncio.Future[Seat | None]"
     ) -> None:
         """The turn's own task: ACCEPT, then everything until it is archived."""
         granted_at = asyncio.get_running_loop().time()
@@ -68,8 +77,16 @@ class TurnRunners:
         else:
             live = self._board.live_turn(session.uid, active)
             accepted.set_result(live.seat())
-            runner = self._new_runner(session, active, live, granted_at)
-            await self._keep(runner, runner.run(build_context(session, history, active.turn.user_text)))
+            runner = self._new_runner(session, active, live, granted_at, partial(self._leave, session, past))
+            await self._keep(runner, runner.run(build_context(session, past, active.turn.user_text)))
+
+    def _leave(self, session: Session, past: Past, ended: Active) -> None:
+        """Remember the session as END has left it, for the next send. `session` as it was before ACCEPT."""
+        turn = ended.turn
+        left = replace(session, fence=ended.fence, last_seq=turn.last_seq, active=ended)
+        if turn.ending is not None:
+            left = replace(left, update_time=turn.ending.end_time, idle_since=turn.ending.end_time)
+        self._recent.leave(left, past.after([turn], turn.last_seq))
 
     async def _write_accept(self, session: Session, active: Active) -> Active | Turn | None:
         """ACCEPT, settled. Returns our turn as it stands now, or None if it was surely not accepted."""
@@ -114,7 +131,14 @@ class TurnRunners:
                     return turn
         return None
 
-    def _new_runner(self, session: Session, active: Active, live: LiveTurn, granted_at: float) -> TurnRunner:
+    def _new_runner(
+        self,
+        session: Session,
+        active: Active,
+        live: LiveTurn,
+        granted_at: float,
+        on_end: Callable[[Active], None] = _ignore,
+    ) -> TurnRunner:
         runner = TurnRunner(
             session,
             active,
@@ -125,6 +149,7 @@ class TurnRunners:
             now=self._now,
             log=self._log,
             granted_at=granted_at,
+            on_end=on_end,
         )
         self._board.add_runner(runner)
         return runner
@@ -162,8 +187,8 @@ class TurnRunners:
         ending = runner.taken_over_ending()
         if ending is not None:
             return await runner.end(ending)
-        history = await settle(lambda: self._context.history_of(session), patience_s=self._limits.lease_s)
-        return await runner.run(build_context(session, history.answer, active.turn.user_text))
+        past = await settle(lambda: self._context.past_of(session), patience_s=self._limits.lease_s)
+        return await runner.run(build_context(session, past.answer, active.turn.user_text))
 
     async def make_sure_archived(self, key: SessionKey, active: Active) -> None:
         """Step 9's insert, before ACCEPT replaces an ended turn; raises StoreUnavailable if it cannot be confirmed."""

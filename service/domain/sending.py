@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from service.domain import checks, deadline
-from service.domain.access import look
+from service.domain.access import is_expired, look
 from service.domain.board import TurnBoard
-from service.domain.context import ContextBuilder
+from service.domain.context import ContextBuilder, Past
 from service.domain.entities import (
     Active,
     ModelSettings,
@@ -36,7 +36,8 @@ from service.domain.errors import (
 )
 from service.domain.line import Lines, Ticket
 from service.domain.live import Seat
-from service.domain.ports import ContextMessage, TurnStore
+from service.domain.ports import TurnStore
+from service.domain.recent import RecentSessions
 from service.domain.runner import TurnLimits
 from service.domain.running import TurnRunners
 
@@ -77,6 +78,7 @@ class TurnSender:
         self,
         store: TurnStore,
         context: ContextBuilder,
+        recent: RecentSessions,
         board: TurnBoard,
         runners: TurnRunners,
         *,
@@ -86,6 +88,7 @@ class TurnSender:
     ) -> None:
         self._store = store
         self._context = context
+        self._recent = recent
         self._board = board
         self._runners = runners
         self._limits = limits
@@ -121,13 +124,15 @@ class TurnSender:
 
     async def _compete(self, command: SendCommand, ticket: Ticket | None, progress: "_Progress") -> Seat:
         """Steps 1 to 5, from the start again after every wait."""
+        if (seat := await self._accept_as_left(command, ticket, progress)) is not None:
+            return seat
         interrupted: Turn | None = None
         while True:
             if self._board.is_draining:
                 raise ShuttingDown
             session = await look(self._store, command.principal, command.session_id, self._now())
             may_accept = session.running is None and (ticket is None or ticket.is_front)
-            known, history = await self._look_up(command, session, with_history=may_accept)
+            known, past = await self._look_up(command, session, with_past=may_accept)
             if known is not None:
                 return known
             _check_expected(command, session, interrupted)
@@ -143,29 +148,52 @@ class TurnSender:
                     interrupted = running.turn
                     await self._board.request_cancel(session, running)
                 await self._wait_for_ending(session, running)
-            elif may_accept and (seat := await self._accept(command, session, history, progress)) is not None:
+            elif past is not None and (seat := await self._accept(command, session, past, progress)) is not None:
                 return seat
 
+    async def _accept_as_left(self, command: SendCommand, ticket: Ticket | None, progress: "_Progress") -> Seat | None:
+        """Steps 2 to 5 without a LOOK, where this process ran the session's turn last.
+
+        ACCEPT checks that the session is as it was left. Whatever else there is to say needs a LOOK: None then.
+        """
+        if self._board.is_draining or not (ticket.is_front if ticket else self._lines.is_empty(command.session_id)):
+            return None
+        guess = self._recent.guess(command.session_id)
+        if guess is None:
+            return None
+        session, past = guess
+        if session.owner != command.principal or is_expired(session, self._now()):
+            return None
+        if command.expected_last_seq not in (None, session.last_seq):
+            return None
+        if command.request_id:
+            key = f"c:{command.request_id}"
+            if session.active and session.active.turn.request_key == key:
+                return None
+            if await self._store.turn_by_request(session.key, key) is not None:
+                return None
+        seat = await self._accept(command, session, past, progress)
+        self._recent.learn(seat is not None)
+        return seat
+
     async def _look_up(
-        self, command: SendCommand, session: Session, *, with_history: bool
-    ) -> tuple[Seat | None, list[ContextMessage]]:
+        self, command: SendCommand, session: Session, *, with_past: bool
+    ) -> tuple[Seat | None, Past | None]:
         """Find the turn of this request id; and at the same time read the context, if it will be of use."""
         key = f"c:{command.request_id}"
         if session.active and session.active.turn.request_key == key:
             _check_same(command, session.active.turn)
-            return self._board.seat(session, session.active), []
-        history_read = self._context.history_of(session) if with_history else _nothing()
+            return self._board.seat(session, session.active), None
+        past_read = self._context.past_of(session, self._recent.past_of(session)) if with_past else _nothing()
         if not command.request_id:
-            return None, await history_read
-        turn, history = await asyncio.gather(self._store.turn_by_request(session.key, key), history_read)
+            return None, await past_read
+        turn, past = await asyncio.gather(self._store.turn_by_request(session.key, key), past_read)
         if turn is None:
-            return None, history
+            return None, past
         _check_same(command, turn)
-        return self._board.ended(session.uid, turn).seat(), []
+        return self._board.ended(session.uid, turn).seat(), None
 
-    async def _accept(
-        self, command: SendCommand, session: Session, history: list[ContextMessage], progress: "_Progress"
-    ) -> Seat | None:
+    async def _accept(self, command: SendCommand, session: Session, past: Past, progress: "_Progress") -> Seat | None:
         """Start the turn's own task and wait until it is accepted; None if the session has moved on meanwhile."""
         if session.active is not None:
             await self._runners.make_sure_archived(session.key, session.active)
@@ -174,7 +202,7 @@ class TurnSender:
         active = self._new_active(command, session)
         accepted: asyncio.Future[Seat | None] = asyncio.get_running_loop().create_future()
         progress.turn_id = active.turn.turn_id
-        self._board.tasks.start(self._runners.accept_and_run(session, active, history, accepted))
+        self._board.tasks.start(self._runners.accept_and_run(session, active, past, accepted))
         try:
             seat = await asyncio.shield(accepted)
         except asyncio.CancelledError:
@@ -261,5 +289,5 @@ def _close_seat(accepted: "asyncio.Future[Seat | None]") -> None:
         seat.close()
 
 
-async def _nothing() -> list[ContextMessage]:
-    return []
+async def _nothing() -> None:
+    return None

@@ -10,6 +10,7 @@ from service.domain.entities import Session
 from service.domain.log import Log
 from service.domain.ports import ChatModel, TurnStore
 from service.domain.reaper import Reaper
+from service.domain.recent import RecentSessions
 from service.domain.runner import Stop, TurnLimits
 from service.domain.running import TurnRunners
 from service.domain.sending import TurnSender
@@ -25,17 +26,21 @@ class Turns:
         model: ChatModel,
         *,
         context_tokens: int,
+        recent_tokens: int,
         limits: TurnLimits,
         now: Callable[[], datetime],
         new_id: Callable[[], str],
         log: Log,
     ) -> None:
-        """context_tokens: budget of the context, estimated tokens."""
+        """context_tokens: budget of the context; recent_tokens: of all sessions kept in memory; estimated tokens."""
         context = ContextBuilder(store, budget_tokens=context_tokens)
+        recent = RecentSessions(budget_tokens=recent_tokens)
         board = TurnBoard(store, limits=limits)
         self._board = board
-        self._runners = TurnRunners(store, model, context, board, limits=limits, now=now, new_id=new_id, log=log)
-        self.sender = TurnSender(store, context, board, self._runners, limits=limits, now=now, new_id=new_id)
+        self._runners = TurnRunners(
+            store, model, context, recent, board, limits=limits, now=now, new_id=new_id, log=log
+        )
+        self.sender = TurnSender(store, context, recent, board, self._runners, limits=limits, now=now, new_id=new_id)
         self.watcher = TurnWatcher(store, board, limits=limits, now=now)
         self.reaper = Reaper(store, self._runners, board, lease_s=limits.lease_s, log=log)
 

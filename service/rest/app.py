@@ -39,6 +39,9 @@ class RestApp:
     title, version, description: of the OpenAPI document at `/openapi.json`, which `/docs` shows.
     source_info: the services' files with comments (`protoc --include_source_info`), for descriptions in that document.
     examples: request bodies to try in that document, by the full name of their method.
+    constraints: what fields may hold, as JSON Schema keywords for that document, by the full name of the field.
+    unserved: full names of methods and fields that the service refuses yet: that document then says so of a method, and
+        leaves a field out of what may be sent.
     openapi_version: 3.2.0 describes streams exactly, but few tools read it yet.
     domain: `ErrorInfo.domain` of the shim's own errors, and the realm of WWW-Authenticate.
     event_id: gives the `id:` of a Server-Sent Event from a streamed message, for `Last-Event-ID`; empty for none.
@@ -66,6 +69,8 @@ class RestApp:
         description: str = "",
         source_info: FileDescriptorSet | None = None,
         examples: Mapping[str, Any] | None = None,
+        constraints: Mapping[str, Any] | None = None,
+        unserved: Collection[str] = (),
         openapi_version: openapi.Version = "3.1.0",
         domain: str = "",
         event_id: Callable[[Any], str] | None = None,
@@ -101,6 +106,8 @@ class RestApp:
             description=description,
             source_info=source_info,
             examples=examples,
+            constraints=constraints,
+            unserved=unserved,
             openapi_version=openapi_version,
             lenient=lenient,
         )

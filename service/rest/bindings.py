@@ -71,7 +71,7 @@ class Binding:
     def request(self, path_values: Sequence[str], query: bytes, body: bytes, content_type: bytes) -> Message:
         """Build the request message: body first, then the path, which wins, then the query. Raises Refusal."""
         message: Any = self._request_class()
-        if body:
+        if body or (self.takes_raw_body and content_type):
             self._read_body(message, body, content_type)
         for field, text in zip(self._path_fields, path_values, strict=True):
             try:
@@ -104,14 +104,12 @@ class Binding:
         name = "" if self.rule.body == "*" else self.rule.body
         if self.takes_raw_body:
             return _raw_body_reader(name)
-        descriptor = self.method.input_type
+        descriptor, max_values = self.method.input_type, self._limits.max_json_values
         read = json_reader.field(descriptor.fields_by_name[name]) if name else json_reader.message(descriptor)
 
         def read_body(message: Any, body: bytes, _: bytes) -> None:
-            value = reader.parse(body)
+            value = reader.parse(body, max_values)
             try:
-                if value is None and name:
-                    raise InvalidValue("must not be null")
                 read(message, value, 0)
             except InvalidValue as error:
                 path = (error.under(name) if name else error).path

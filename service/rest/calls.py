@@ -47,6 +47,7 @@ class Calls:
         self._event_id = event_id
         self._drain_retry_s = drain_retry_s
         self._streams: set[Guard] = set()
+        self._reading_large = asyncio.Semaphore(1)
         self.draining = False
 
     def drain(self) -> None:
@@ -79,7 +80,8 @@ class Calls:
             media.check_json_type(headers)
         parts = path_values, exchange.query, body, headers.get(b"content-type", b"")
         if len(body) > _LARGE_BYTES:  # all others would wait for it
-            request = await asyncio.to_thread(binding.request, *parts)
+            async with self._reading_large:  # one thread more is enough to share the interpreter with
+                request = await asyncio.to_thread(binding.request, *parts)
         else:
             request = binding.request(*parts)
         return Call(binding.method, request, metadata, timeout, exchange.peer)

@@ -126,7 +126,7 @@ class Exchange:
         return body
 
     async def _read(self, limit: int, *, keep: bool = True) -> bytes:
-        pieces: list[bytes] = []
+        before = bytearray()  # not a list: a client may send single bytes
         size = 0
         while True:
             event = await self.receive()
@@ -137,9 +137,9 @@ class Exchange:
             if size > limit:
                 raise body_too_large(limit)
             if not event.get("more_body", False):
-                return b"".join((*pieces, piece)) if pieces else piece
+                return bytes(before + piece) if before else piece
             if keep:
-                pieces.append(piece)
+                before += piece
 
     async def start_response(self, status: int, headers: Headers, *, cache: bytes = b"no-store") -> None:
         """Send the head of the answer; chunks follow."""

@@ -13,6 +13,7 @@ class Limits:
     max_message_bytes: the request message that comes of it, in protobuf's form (413).
     max_response_bytes: the body of a unary response; a larger one is not sent (500).
     max_query_parameters: parameters of one query string (400).
+    max_json_values: values in a JSON body, whatever their depth (400).
     max_json_depth: messages within messages, in a body (400).
     max_parameter_depth: names in a dotted parameter (400).
     body_timeout_s: from the head of a request to the end of its body (408).
@@ -31,6 +32,7 @@ class Limits:
     max_message_bytes: int = 4 * 1024 * 1024
     max_response_bytes: int = 64 * 1024 * 1024
     max_query_parameters: int = 1000
+    max_json_values: int = 20_000
     max_json_depth: int = 100
     max_parameter_depth: int = 32
     body_timeout_s: float = 30.0

@@ -1,7 +1,8 @@
 """The HTTP listener: uvicorn's protocol with the bounds that it lacks.
 
-uvicorn waits without end for the head or the body of a request, takes heads of any size, and waits for open streams
-when it stops. Here each of these ends: see ListenerLimits. Errors below HTTP have the same JSON shape as all others.
+uvicorn waits without end for the head or the body of a request, takes heads and trailers of any size, and waits for
+open streams when it stops. Here each of these ends: see ListenerLimits. Errors below HTTP have the same JSON shape as
+all others.
 """
 
 import asyncio
@@ -11,23 +12,27 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Final
+from typing import Any, Final, NoReturn, cast
 
 from google.protobuf import descriptor_pool
 from google.rpc import code_pb2
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.rest.exchange import App
 from service.rest.refusal import Reason, Refusal, bad_request
 from service.rest.status import status_of
-from service.rest.transport import PatientTransport
+from service.rest.transport import PatientTransport, Unread
 from service.rest.writer import Writer
 
-_log = logging.getLogger(__name__)
+_uvicorn_log = logging.getLogger(f"{__name__}.uvicorn")
+_uvicorn_log.setLevel(logging.ERROR)  # no line for each request that is not HTTP
 
 _LAST_WORDS_S: Final = 1.0
+_HEADER_OVERHEAD: Final = 32  # as HTTP/2 counts
+_SMALL_BODY_BYTES: Final = 64 * 1024
+_MAX_DROPPED_BYTES: Final = 1024 * 1024
 _PHRASES: Final = {
     400: b"Bad Request",
     408: b"Request Timeout",
@@ -38,16 +43,21 @@ _PHRASES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ListenerLimits:
-    """Bounds on what one connection may cost.
+    """Bounds on what one connection may cost, and all together.
 
-    max_head_bytes: request line and headers (431).
+    max_head_bytes: request line, headers and trailers, and 32 bytes on top for each of these (431).
     head_timeout_s: from the first byte of a request, or from connecting, to the end of its head (408).
     body_timeout_s: from there to the end of its body (408).
     keep_alive_s: silence between requests; longer than that of pooling clients, so that they close first.
     write_timeout_s: how long a client may leave what it was sent unread; then the connection is aborted.
     max_connections: more are answered 503 and closed.
+    max_held_body_bytes: request bodies, of all connections together, that have come and wait for their answer; beyond
+        it large ones are refused (503), and those of up to 64 KiB are not.
+    max_unread_bytes: answers, of all connections together, that clients leave unread; beyond it the connection that
+        has waited longest is aborted.
     max_pipelined: requests that may wait behind one that is being answered.
-    linger_s: how long, behind a refusal, what a client still sends is read and dropped, so that it sees the answer.
+    linger_s: how long, behind a refusal, what a client still sends is read (up to 1 MiB) and dropped, so that it sees
+        the answer.
     backlog: connections that the kernel holds before they are accepted.
     """
 
@@ -57,6 +67,8 @@ class ListenerLimits:
     keep_alive_s: float = 75.0
     write_timeout_s: float = 30.0
     max_connections: int = 20_000
+    max_held_body_bytes: int = 128 * 1024 * 1024
+    max_unread_bytes: int = 64 * 1024 * 1024
     max_pipelined: int = 16
     linger_s: float = 2.0
     backlog: int = 2048
@@ -66,40 +78,55 @@ class _Refused(Exception):
     """Raised inside the parser's callbacks to stop it."""
 
 
+class _Shared:
+    """What the connections of a listener have in common."""
+
+    def __init__(self, limits: ListenerLimits, domain: str, on_lost: Callable[[], None]) -> None:
+        self.limits = limits
+        self.domain = domain
+        self.on_lost = on_lost
+        self.unread = Unread(limits.max_unread_bytes)
+        self.held_body_bytes = 0
+
+
 class _Protocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(
-        self, limits: ListenerLimits, domain: str, config: Config, state: ServerState, on_lost: Callable[[], None]
-    ) -> None:
+    def __init__(self, shared: _Shared, config: Config, state: ServerState) -> None:
         super().__init__(config, state, {})
-        self._on_lost = on_lost
-        self._limits = limits
-        self._domain = domain
+        self._shared = shared
+        self._limits = shared.limits
         self._refusal: Refusal | None = None
         self._is_refused = False
         self._head_is_open = False
         self._body_is_open = False
         self._head_bytes = 0
+        self._unparsed_bytes = 0
+        self._held_body_bytes = 0
+        self._dropped_bytes = 0
         self._read_timer: asyncio.TimerHandle | None = None
+        self._running: RequestResponseCycle | None = None
+        self.logger = _uvicorn_log
 
     # --- the connection ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._bounded = PatientTransport(transport, self._limits.write_timeout_s)
+        self._bounded = PatientTransport(transport, self._limits.write_timeout_s, self._shared.unread)
         super().connection_made(self._bounded)  # type: ignore[arg-type]
         if len(self.connections) > self._limits.max_connections:
-            self._refuse(
-                Refusal(503, code_pb2.UNAVAILABLE, Reason.OVERLOADED, "too many connections", retry_after_s=1.0)
-            )
+            self._refuse(_overloaded("too many connections"))
             return
         self._expect(self._limits.head_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
+        if self._running is not None:  # uvicorn tells only the last of pipelined requests
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
         self._bounded.expect_nothing()
-        self._on_lost()
+        self._let_go_of_body()
+        self._shared.on_lost()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -112,17 +139,19 @@ class _Protocol(HttpToolsProtocol):
     # --- a request ---
 
     def data_received(self, data: bytes) -> None:
-        if self._is_refused or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        was_head, was_busy = self._head_is_open, self._head_is_open or self._body_is_open
+        if self._is_refused:
+            self._drop(len(data))
+            return
+        was_busy = self._head_is_open or self._body_is_open
+        self._unparsed_bytes += len(data)
         super().data_received(data)
         if self._is_refused:
             return
-        if was_head and self._head_is_open:  # the parser keeps a header until it is whole
-            self._head_bytes += len(data)
-            if self._head_bytes > self._limits.max_head_bytes:
-                self._refuse(self._head_too_large())
-                return
+        if self._unparsed_bytes > self._limits.max_head_bytes:  # the parser keeps a header until it is whole
+            self._refuse(self._head_too_large())
+            return
         self._follow(was_busy)
 
     def _follow(self, was_busy: bool) -> None:
@@ -163,23 +192,66 @@ class _Protocol(HttpToolsProtocol):
         self._head_bytes = 0
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value) + _HEADER_OVERHEAD)
+        if self._head_is_open:  # a trailer is not a header, and none means anything here
+            super().on_header(name, value)
+
+    def _count_head(self, size: int) -> None:
+        self._unparsed_bytes = 0
+        self._head_bytes += size
+        if self._head_bytes > self._limits.max_head_bytes:
+            self._stop_parsing(self._head_too_large())
+
     def on_headers_complete(self) -> None:
-        self._refusal = self._problem()
-        if self._refusal is not None:
-            raise _Refused
+        problem = self._problem()
+        if problem is not None:
+            self._stop_parsing(problem)
         super().on_headers_complete()
         self._head_is_open = False
         self._body_is_open = True
         self._expect_nothing()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_body(self, body: bytes) -> None:
+        self._unparsed_bytes = 0
+        super().on_body(body)
+        if self.cycle.response_complete:
+            return
+        self._held_body_bytes += len(body)
+        self._shared.held_body_bytes += len(body)
+        if (
+            self._shared.held_body_bytes > self._limits.max_held_body_bytes
+            and self._held_body_bytes > _SMALL_BODY_BYTES
+        ):
+            self._stop_parsing(_overloaded("too many large requests at once"))
+
     def on_message_complete(self) -> None:
+        self._unparsed_bytes = 0
         self._body_is_open = False
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        self._let_go_of_body()
+        super().on_response_complete()
+
+    def _let_go_of_body(self) -> None:
+        self._shared.held_body_bytes -= self._held_body_bytes
+        self._held_body_bytes = 0
+
+    def _stop_parsing(self, refusal: Refusal) -> NoReturn:
+        """Have the parser come back through send_400_response."""
+        self._refusal = refusal
+        raise _Refused
+
     def _problem(self) -> Refusal | None:
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self._limits.max_head_bytes:
-            return self._head_too_large()
         if len(self.pipeline) >= self._limits.max_pipelined:
             return bad_request(Reason.INVALID_REQUEST, "too many pipelined requests")
         hosts = sum(name == b"host" for name, _ in self.headers)
@@ -192,7 +264,7 @@ class _Protocol(HttpToolsProtocol):
             431,
             code_pb2.RESOURCE_EXHAUSTED,
             Reason.HEADERS_TOO_LARGE,
-            f"request line and headers may have at most {self._limits.max_head_bytes} bytes",
+            f"request line, headers and trailers may have at most {self._limits.max_head_bytes} bytes",
         )
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -222,12 +294,22 @@ class _Protocol(HttpToolsProtocol):
         if self._is_busy():
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.transport.write(_response(refusal, self._domain))
+        self.transport.write(_response(refusal, self._shared.domain))
         if not self.transport.can_write_eof():
             self.transport.close()
             return
         self.transport.write_eof()
         self._read_timer = self.loop.call_later(self._limits.linger_s, self.transport.abort)
+
+    def _drop(self, size: int) -> None:
+        self._dropped_bytes += size
+        if self._dropped_bytes > _MAX_DROPPED_BYTES:
+            self.flow.pause_reading()
+
+    def cut_off(self) -> None:
+        """End a request that is being answered as if its client had left."""
+        if self._is_busy():
+            self.transport.abort()
 
     def _may_answer(self) -> bool:
         """Whether the next answer is that to what is being received."""
@@ -238,6 +320,10 @@ class _Protocol(HttpToolsProtocol):
     def _is_busy(self) -> bool:
         """Whether a request waits for its answer, or for the rest of it."""
         return self.cycle is not None and not self.cycle.response_complete
+
+
+def _overloaded(message: str) -> Refusal:
+    return Refusal(503, code_pb2.UNAVAILABLE, Reason.OVERLOADED, message, retry_after_s=1.0)
 
 
 def _response(refusal: Refusal, domain: str) -> bytes:
@@ -278,7 +364,7 @@ class Listener:
         self.host = host
         self.port = port
         self._limits = limits
-        self._domain = domain
+        self._shared = _Shared(limits, domain, self._note_lost)
         self._reuse_port = reuse_port
         self._state = ServerState()
         self._config = Config(
@@ -302,7 +388,7 @@ class Listener:
         self._config.load()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: _Protocol(self._limits, self._domain, self._config, self._state, self._note_lost),
+            lambda: _Protocol(self._shared, self._config, self._state),
             self.host,
             self.port,
             backlog=self._limits.backlog,
@@ -332,9 +418,9 @@ class Listener:
             self._empty.set()
 
     async def stop(self, grace_s: float = 0.0) -> None:
-        """Stop listening, let open requests finish within the grace, then cancel and abort what is left.
+        """Stop listening, let open requests finish within the grace, then end what is left as if its clients had gone.
 
-        Takes at most two seconds more than the grace.
+        Takes at most three seconds more than the grace.
         """
         if self._server is None:
             return
@@ -352,6 +438,10 @@ class Listener:
         tasks = set(self._state.tasks)
         if tasks and grace_s > 0:
             _, tasks = await asyncio.wait(tasks, timeout=grace_s)
+        for connection in cast(list[_Protocol], list(self._state.connections)):
+            connection.cut_off()
+        if tasks:
+            _, tasks = await asyncio.wait(tasks, timeout=_LAST_WORDS_S)
         for task in tasks:
             task.cancel()
         if tasks:

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document of HTTP rules: from descriptors, their options and their comments."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -12,13 +12,16 @@ from google.rpc import code_pb2, status_pb2
 
 from service.rest import rules, wellknown
 from service.rest.comments import comments_of
+from service.rest.links import Links, operation_id
 from service.rest.rules import Rule
-from service.rest.schemas import Schema, Schemas, Way, behaves, goes
+from service.rest.schemas import Schema, Schemas, Way, behaves
 from service.rest.status import HTTP_STATUS
 from service.rest.template import Segment, Wildcard
 
 _PATH_METHODS: Final = frozenset(["GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"])
 _MAX_PARAMETER_DEPTH: Final = 4
+
+_ERROR: Final = {"$ref": "#/components/responses/Error"}
 
 _Chain = tuple[FieldDescriptor, ...]
 
@@ -37,11 +40,7 @@ Version = Literal["3.1.0", "3.2.0"]
 
 
 class Document:
-    """Builds the document.
-
-    examples: request bodies to try, by the full name of their method.
-    See RestApp for the other parameters.
-    """
+    """Builds the document. See RestApp for the parameters."""
 
     def __init__(
         self,
@@ -52,6 +51,8 @@ class Document:
         description: str = "",
         source_info: FileDescriptorSet | None = None,
         examples: Mapping[str, Any] | None = None,
+        constraints: Mapping[str, Schema] | None = None,
+        unserved: Collection[str] = (),
         openapi_version: Version = "3.1.0",
         lenient: bool = False,
     ) -> None:
@@ -60,13 +61,17 @@ class Document:
         self._info = {"title": title, "version": version, **({"description": description} if description else {})}
         self._comments = comments_of(source_info)
         self._examples = examples or {}
+        self._unserved = unserved
         methods = [rule.method for rule in self._rules]
         self._schemas = Schemas(
             [method.input_type for method in methods],
             [*(method.output_type for method in methods), status_pb2.Status.DESCRIPTOR],
             self._comments,
+            constraints=constraints,
+            unserved=unserved,
             lenient=lenient,
         )
+        self._links = Links(rule for rule in self._rules if rule.method.full_name not in unserved)
 
     def json(self) -> bytes:
         """Return the document as JSON; the same for the same rules."""
@@ -75,6 +80,8 @@ class Document:
     def value(self) -> dict[str, Any]:
         """Return the document."""
         services = {rule.method.containing_service.full_name: rule.method.containing_service for rule in self._rules}
+        paths = self._paths()
+        error = _error_response(self._schemas)
         return {
             "openapi": self._version,
             "info": self._info,
@@ -82,11 +89,8 @@ class Document:
                 _described({"name": service.name}, self._comments.get(service.full_name))
                 for service in services.values()
             ],
-            "paths": self._paths(),
-            "components": {
-                "schemas": self._schemas.components(),
-                "responses": {"Error": _error_response(self._schemas)},
-            },
+            "paths": paths,
+            "components": {"schemas": self._schemas.components(), "responses": {"Error": error}},
         }
 
     def _paths(self) -> dict[str, Any]:
@@ -100,11 +104,10 @@ class Document:
 
     def _operation(self, rule: Rule, path: "_Path") -> dict[str, Any]:
         method = rule.method
-        suffix = f"_{rule.number + 1}" if rule.number else ""
         comment = self._comments.get(method.full_name, "")
         operation: dict[str, Any] = {
             "tags": [method.containing_service.name],
-            "operationId": f"{method.containing_service.name}_{method.name}{suffix}",
+            "operationId": operation_id(rule),
         }
         if comment:
             operation["summary"] = comment.split("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")
@@ -116,44 +119,60 @@ class Document:
             operation["parameters"] = parameters
         if rule.body:
             operation["requestBody"] = self._request_body(rule)
-        operation["responses"] = {**self._responses(rule), "default": {"$ref": "#/components/responses/Error"}}
+        responses = {"501": _ERROR} if method.full_name in self._unserved else self._responses(rule)
+        operation["responses"] = {**responses, "default": _ERROR}
         return operation
 
     def _query_parameters(self, rule: Rule) -> Iterator[dict[str, Any]]:
         if rule.body == "*":
             return
         bound = {variable.field_path for variable in rule.template.variables}
-        for chain in _text_fields(rule.method.input_type, ()):
+        for chain in self._text_fields(rule.method.input_type, ()):
             if tuple(field.name for field in chain) in bound or chain[0].name == rule.body:
                 continue
             yield _parameter("query", ".".join(field.json_name for field in chain), chain[-1], self._schemas)
+
+    def _text_fields(self, message: Descriptor, parents: _Chain) -> Iterator[_Chain]:
+        """Yield the way to each field that a query parameter can set.
+
+        A message within itself, or deep down, is not followed; its parameters work, but are not listed.
+        """
+        for field in message.fields:
+            chain = (*parents, field)
+            child = field.message_type
+            if not self._schemas.goes(field, Way.IN):
+                continue
+            if wellknown.has_text_form(field):
+                yield chain
+            elif child is not None and not field.is_repeated and len(chain) < _MAX_PARAMETER_DEPTH:
+                repeats = any(child is parent.message_type for parent in parents)
+                special = child.file.name.startswith(("google/protobuf/", "google/api/"))
+                if not repeats and not special:
+                    yield from self._text_fields(child, chain)
 
     def _request_body(self, rule: Rule) -> dict[str, Any]:
         message = rule.method.input_type
         if rule.body == "*":
             bound = {variable.field_path[0] for variable in rule.template.variables if len(variable.field_path) == 1}
-            schema = (
-                self._schemas.object(message, Way.IN, without=bound)
-                if bound
-                else self._schemas.message(message, Way.IN)
-            )
+            schema = self._schemas.message(message, Way.IN, without=bound)
             needed = [
                 field
                 for field in message.fields
                 if field.name not in bound and behaves(field, field_behavior_pb2.REQUIRED)
             ]
             required = bool(needed)
-            example = {field.json_name: _example(field) for field in needed}
+            elsewhere = {message.fields_by_name[name].json_name for name in bound}
+            given = self._examples.get(rule.method.full_name) or {field.json_name: _example(field) for field in needed}
+            example = {name: value for name, value in given.items() if name not in elsewhere}
             is_file = message.full_name == wellknown.HTTP_BODY
         else:
             field = message.fields_by_name[rule.body]
             schema = self._schemas.field(field, Way.IN)
             required = behaves(field, field_behavior_pb2.REQUIRED)
-            example = _example(field)
+            example = self._examples.get(rule.method.full_name, _example(field))
             is_file = field.message_type is not None and field.message_type.full_name == wellknown.HTTP_BODY
         if is_file:
             return {"required": required, "content": {"*/*": {}}}
-        example = self._examples.get(rule.method.full_name, example)
         return {"required": required, "content": {"application/json": {"schema": schema, "example": example}}}
 
     def _responses(self, rule: Rule) -> dict[str, Any]:
@@ -165,14 +184,21 @@ class Document:
         if schema.get("format") == "binary":
             return {"200": {"description": "A file.", "content": {"*/*": {"schema": schema}}}}
         if not method.server_streaming:
-            return {"200": {"description": "OK.", "content": {"application/json": {"schema": schema}}}}
+            links = self._links.of(rule)
+            return {
+                "200": {
+                    "description": "OK.",
+                    "content": {"application/json": {"schema": schema}},
+                    **({"links": links} if links else {}),
+                }
+            }
         of_one = "itemSchema" if self._version == "3.2.0" else "schema"
         return {
             "200": {
                 "description": f"A stream of messages.\n\n{_EVENTS}\n\n{_LINES}",
                 "content": {
                     "text/event-stream": {of_one: schema},
-                    "application/x-ndjson": {of_one: _line(schema)},
+                    "application/x-ndjson": {of_one: self._schemas.line(method.output_type, schema)},
                 },
             },
             "204": {"description": "Server-Sent Events were asked for, and there are none. Do not reconnect."},
@@ -259,25 +285,6 @@ def _parameter(place: str, name: str, field: FieldDescriptor, schemas: Schemas) 
     return _described({**parameter, "schema": schema}, description)
 
 
-def _text_fields(message: Descriptor, parents: _Chain) -> Iterator[_Chain]:
-    """Yield the way to each field that a query parameter can set.
-
-    A message within itself, or deep down, is not followed; its parameters work, but are not listed.
-    """
-    for field in message.fields:
-        chain = (*parents, field)
-        child = field.message_type
-        if not goes(field, Way.IN):
-            continue
-        if wellknown.has_text_form(field):
-            yield chain
-        elif child is not None and not field.is_repeated and len(chain) < _MAX_PARAMETER_DEPTH:
-            repeats = any(child is parent.message_type for parent in parents)
-            special = child.file.name.startswith(("google/protobuf/", "google/api/"))
-            if not repeats and not special:
-                yield from _text_fields(child, chain)
-
-
 def _example(field: FieldDescriptor) -> Any:
     """Return a value that is legal and short."""
     if field.is_repeated:
@@ -295,18 +302,6 @@ def _kind(field: FieldDescriptor) -> str:
     if field.type in text:
         return "string"
     return "boolean" if field.type == FieldDescriptor.TYPE_BOOL else "number"
-
-
-def _line(schema: Schema) -> Schema:
-    status = {"$ref": f"#/components/schemas/{status_pb2.Status.DESCRIPTOR.full_name}"}
-    return {
-        "description": "One line.",
-        "anyOf": [
-            {"type": "object", "properties": {"result": schema}, "required": ["result"]},
-            {"type": "object", "properties": {"error": status}, "required": ["error"]},
-            {"type": "object", "properties": {"result": {}, "done": {"const": True}}, "required": ["result", "done"]},
-        ],
-    }
 
 
 def _error_response(schemas: Schemas) -> dict[str, Any]:

@@ -86,6 +86,14 @@ class TextField:
             message = getattr(message, parent.name)
         return getattr(message, self.field.name)
 
+    def is_in(self, message: Any) -> bool:
+        """Whether the field has a value, as far as can be told of a field without presence. It must not be repeated."""
+        for parent in self.parents:
+            if not message.HasField(parent.name):
+                return False
+            message = getattr(message, parent.name)
+        return not self.field.has_presence or message.HasField(self.field.name)
+
     def rival(self, message: Any) -> str | None:
         """Return the field that is set in a oneof which this one would take over, if there is one."""
         for field in (*self.parents, self.field):
@@ -101,8 +109,9 @@ class TextField:
 class Parameters:
     """The query parameters that one binding takes.
 
-    bound: fields that the path sets. A parameter may repeat their value, not change it.
+    bound: fields that the path sets.
     body: the field that the body sets, `*` for all, empty for none.
+    Of what path and body field set, a parameter may repeat the value, not change it.
     ignored: names that are skipped; with `lenient`, so is every name that is not known.
     """
 
@@ -141,10 +150,12 @@ class Parameters:
 
     def _set(self, message: Any, target: TextField, text: str, seen: set[tuple[str, ...]]) -> None:
         if target.path in self._bound:
-            other = type(message)()
-            target.set(other, text)
-            if target.get(other) != target.get(message):
+            if not _repeats(target, message, text):
                 raise InvalidValue("is in the path already, with another value")
+            return
+        if target.path[0] == self._body:
+            if not _repeats(target, message, text):
+                raise InvalidValue("belongs in the body")
             return
         if not target.field.is_repeated:
             if target.path in seen:
@@ -178,7 +189,7 @@ class Parameters:
             if parent is None:
                 self._unknown("is not a known parameter")
                 return None
-            if parent.message_type is None or parent.is_repeated or wellknown.has_text_form(parent):
+            if parent.message_type is None or parent.is_repeated or wellknown.is_opaque(parent.message_type):
                 raise InvalidValue(f"{parent.name} has no fields that a parameter can set")
             parents.append(parent)
             message = parent.message_type
@@ -186,8 +197,6 @@ class Parameters:
         if field is None:
             self._unknown("is not a known parameter")
             return None
-        if (parents[0] if parents else field).name == self._body:
-            raise InvalidValue("belongs in the body")
         if not wellknown.has_text_form(field):
             raise InvalidValue("is a message, which a parameter cannot hold")
         return TextField.at(tuple(parents), field)
@@ -195,6 +204,15 @@ class Parameters:
     def _unknown(self, problem: str) -> None:
         if not self._lenient:
             raise InvalidValue(problem)
+
+
+def _repeats(target: TextField, message: Any, text: str) -> bool:
+    """Whether a text is what the message has already. Raises InvalidValue."""
+    if target.field.is_repeated or not target.is_in(message):
+        return False
+    other = type(message)()
+    target.set(other, text)
+    return bool(target.get(other) == target.get(message))
 
 
 def _field(message: Descriptor, name: str) -> FieldDescriptor | None:

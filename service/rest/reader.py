@@ -65,8 +65,9 @@ class Reader:
         return plan
 
     def field(self, field: FieldDescriptor) -> Read:
-        """Return what sets one field of a message from the field's own JSON value."""
-        return self._field(field).read
+        """Return what sets one field of a message from the field's own JSON value; null only if that is one."""
+        _, _, takes_null, read = self._field(field)
+        return read if takes_null else _not_null(read)
 
     def _special_plan(self, descriptor: Descriptor) -> Read | None:
         if wellknown.is_wrapper(descriptor):
@@ -281,6 +282,15 @@ def _takes_null(field: FieldDescriptor) -> bool:
     return field.enum_type is not None and field.enum_type.full_name == values.NULL_VALUE
 
 
+def _not_null(read: Read) -> Read:
+    def read_value(message: Any, value: Any, depth: int) -> None:
+        if value is None:
+            raise InvalidValue("must not be null")
+        read(message, value, depth)
+
+    return read_value
+
+
 def _text_reader(set_text: wellknown.SetText) -> Read:
     def read(message: Any, value: Any, _: int) -> None:
         set_text(message, values.string_from_json(value))
@@ -314,11 +324,42 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant).decode
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:  # which no field can hold; converting takes time with the square of them
+        raise ValueError(digits)
+    return int(digits)
 
 
-def parse(body: bytes) -> Any:
+_MAX_DIGITS: Final = 400
+_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_integer).decode
+
+
+def _check_count(body: bytes, max_values: int) -> None:
+    """Refuse a body with too many values before they are made: each costs more memory and time than its bytes."""
+    is_long = len(body) > 20 * max_values  # then its beginning mostly says it all
+    if (is_long and _has_more(body[: 10 * max_values], max_values)) or _has_more(body, max_values):
+        raise bad_request(Reason.INVALID_BODY, f"the body has more than {max_values} values")
+
+
+def _has_more(text: bytes, max_values: int) -> bool:
+    if _values_at_most(text) <= max_values:
+        return False
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    max_strings = 2 * max_values  # names too
+    pieces = text.split(b'"', 2 * max_strings)
+    return len(pieces) > 2 * max_strings or _values_at_most(b"".join(pieces[::2])) > max_values
+
+
+def _values_at_most(text: bytes) -> int:
+    """A value is the first of all, or comes behind one of these; within strings they are counted in vain."""
+    return 1 + len(text) - len(text.translate(None, b",[{"))
+
+
+def parse(body: bytes, max_values: int) -> Any:
     """Parse a JSON body: one value, UTF-8 without a byte order mark, no key twice. Raises Refusal."""
+    if len(body) > max_values:
+        _check_count(body, max_values)
     try:
         return _decode(body.decode())
     except UnicodeDecodeError:

@@ -104,7 +104,7 @@ def resolve(message: Descriptor, field_path: Sequence[str]) -> FieldDescriptor |
     *parents, leaf = field_path
     for name in parents:
         field = message.fields_by_name.get(name)
-        if field is None or field.message_type is None or field.is_repeated or wellknown.has_text_form(field):
+        if field is None or field.message_type is None or field.is_repeated or wellknown.is_opaque(field.message_type):
             return None
         message = field.message_type
     return message.fields_by_name.get(leaf)

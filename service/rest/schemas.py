@@ -4,13 +4,15 @@ A message that is both sent and received has two: what may be sent leaves out ou
 requires what is marked so; what is received leaves out input-only fields, and always has those without presence.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from itertools import combinations
 from typing import Any, Final
 
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.rpc import status_pb2
 
 from service.rest import values, wellknown
 
@@ -66,14 +68,11 @@ def behaves(field: FieldDescriptor, behavior: int) -> bool:
     return behavior in field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
 
 
-def goes(field: FieldDescriptor, way: Way) -> bool:
-    """Whether a field is part of messages that go this way."""
-    return not behaves(field, way.value)
-
-
 class Schemas:
-    """The schemas of all messages that go in or out.
+    """The schemas of messages that go in or out. Types are named without their package, unless two then had one name.
 
+    constraints: JSON Schema keywords of what may be sent, by the full name of the field.
+    unserved: full names of fields that are always refused.
     lenient: unknown fields may be sent.
     """
 
@@ -83,34 +82,56 @@ class Schemas:
         outputs: Collection[Descriptor],
         comments: Mapping[str, str],
         *,
+        constraints: Mapping[str, Schema] | None = None,
+        unserved: Collection[str] = (),
         lenient: bool = False,
     ) -> None:
         self._comments = comments
+        self._constraints = constraints or {}
+        self._unserved = unserved
         self._lenient = lenient
-        self._messages = {Way.IN: _reachable(inputs, Way.IN), Way.OUT: _reachable(outputs, Way.OUT)}
+        self._messages = {Way.IN: self._reachable(inputs, Way.IN), Way.OUT: self._reachable(outputs, Way.OUT)}
+        self._names = _short_names({**self._messages[Way.IN], **self._messages[Way.OUT]}.values())
+        self._components: dict[str, Schema] = {}
 
     def components(self) -> dict[str, Schema]:
-        """Return all schemas by name, sorted."""
-        found: dict[str, Schema] = {}
-        for way, messages in self._messages.items():
-            for message in messages.values():
-                found[self._name(message, way)] = self.object(message, way)
-                for field in message.fields:
-                    enum = field.enum_type
-                    if enum is not None and enum.full_name != values.NULL_VALUE:
-                        found[enum.full_name] = self._enum(enum)
-        return dict(sorted(found.items()))
+        """Return the schemas that were referred to so far, and those that they refer to, by name, sorted."""
+        return dict(sorted(self._components.items()))
 
-    def message(self, message: Descriptor, way: Way) -> Schema:
-        """Return the schema of a message: a reference, unless the type has a form of its own."""
+    def goes(self, field: FieldDescriptor, way: Way) -> bool:
+        """Whether a field is part of messages that go this way."""
+        return not behaves(field, way.value) and not (way is Way.IN and field.full_name in self._unserved)
+
+    def message(self, message: Descriptor, way: Way, *, without: Collection[str] = ()) -> Schema:
+        """Return the schema of a message: a reference, unless the type has a form of its own.
+
+        without: proto names of fields to leave out.
+        """
         if wellknown.is_wrapper(message):
             return dict(_SCALARS[message.fields_by_name["value"].type])
         own = _WELL_KNOWN.get(message.full_name)
-        return dict(own) if own is not None else {"$ref": f"#/components/schemas/{self._name(message, way)}"}
+        if own is not None:
+            return dict(own)
+        name = ".".join([self._name(message, way), *(["Without"] if without else []), *sorted(without)])
+        return self.component(name, lambda: self.object(message, way, without=without))
+
+    def component(self, name: str, build: Callable[[], Schema]) -> Schema:
+        """Return a reference to a schema, which is built if nothing has referred to it before."""
+        if name not in self._components:
+            self._components[name] = {}  # for what refers to itself
+            self._components[name] = build()
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    def line(self, message: Descriptor, schema: Schema) -> Schema:
+        """Return the schema of a line in a stream of messages that each have this schema."""
+        status = self.message(status_pb2.Status.DESCRIPTOR, Way.OUT)
+        return self.component(f"{self._name(message, Way.OUT)}.Line", lambda: _line(schema, status))
 
     def field(self, field: FieldDescriptor, way: Way) -> Schema:
         """Return the schema of a field, with its comment."""
         schema = self._values(field, way)
+        if way is Way.IN:
+            schema |= self._constraints.get(field.full_name, {})
         description = self._comments.get(field.full_name)
         if description:
             schema["description"] = description
@@ -127,7 +148,7 @@ class Schemas:
 
         without: proto names of fields to leave out.
         """
-        fields = [field for field in message.fields if goes(field, way) and field.name not in without]
+        fields = [field for field in message.fields if self.goes(field, way) and field.name not in without]
         schema: Schema = {
             "type": "object",
             "properties": {field.json_name: self.field(field, way) for field in fields},
@@ -149,7 +170,8 @@ class Schemas:
 
     def _name(self, message: Descriptor, way: Way) -> str:
         both = way is Way.IN and message.full_name in self._messages[Way.OUT]
-        return f"{message.full_name}.Input" if both else message.full_name
+        name = self._names[message.full_name]
+        return f"{name}.Input" if both else name
 
     def _values(self, field: FieldDescriptor, way: Way) -> Schema:
         if not field.is_repeated:
@@ -166,7 +188,8 @@ class Schemas:
             return dict(_SCALARS[field.type])
         if field.enum_type.full_name == values.NULL_VALUE:
             return {"type": "null"}
-        return {"$ref": f"#/components/schemas/{field.enum_type.full_name}"}
+        enum = field.enum_type
+        return self.component(self._names[enum.full_name], lambda: self._enum(enum))
 
     def _enum(self, enum: EnumDescriptor) -> Schema:
         told = [(name, self._comments.get(f"{enum.full_name}.{name}", "")) for name in enum.values_by_name]
@@ -174,6 +197,48 @@ class Schemas:
         description = "\n\n".join(filter(None, [self._comments.get(enum.full_name, ""), "\n".join(lines)]))
         schema: Schema = {"type": "string", "enum": [name for name, _ in told]}
         return {"description": description, **schema} if description else schema
+
+    def _reachable(self, roots: Collection[Descriptor], way: Way) -> dict[str, Descriptor]:
+        """Return the messages that have a component of their own, from some on, by full name."""
+        found: dict[str, Descriptor] = {}
+        pending = list(roots)
+        while pending:
+            message = pending.pop()
+            if wellknown.is_wrapper(message) or message.full_name in _WELL_KNOWN or message.full_name in found:
+                continue
+            if not message.GetOptions().map_entry:
+                found[message.full_name] = message
+            pending.extend(
+                field.message_type
+                for field in message.fields
+                if field.message_type is not None and self.goes(field, way)
+            )
+        return found
+
+
+def _short_names(messages: Iterable[Descriptor]) -> dict[str, str]:
+    """Return the names of messages and of their fields' enums, by full name."""
+    files = {message.full_name: message.file for message in messages}
+    files |= {
+        field.enum_type.full_name: field.enum_type.file
+        for message in messages
+        for field in message.fields
+        if field.enum_type
+    }
+    short = {name: name.removeprefix(f"{file.package}.") for name, file in files.items()}
+    times = Counter(short.values())
+    return {name: short[name] if times[short[name]] == 1 else name for name in short}
+
+
+def _line(schema: Schema, status: Schema) -> Schema:
+    return {
+        "description": "One line.",
+        "anyOf": [
+            {"type": "object", "properties": {"result": schema}, "required": ["result"]},
+            {"type": "object", "properties": {"error": status}, "required": ["error"]},
+            {"type": "object", "properties": {"result": {}, "done": {"const": True}}, "required": ["result", "done"]},
+        ],
+    }
 
 
 def _is_always_there(field: FieldDescriptor, way: Way) -> bool:
@@ -191,19 +256,3 @@ def _exclusive(fields: Collection[FieldDescriptor]) -> Iterator[list[str]]:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _reachable(roots: Collection[Descriptor], way: Way) -> dict[str, Descriptor]:
-    """Return the messages that have a component of their own, from some on, by full name."""
-    found: dict[str, Descriptor] = {}
-    pending = list(roots)
-    while pending:
-        message = pending.pop()
-        if wellknown.is_wrapper(message) or message.full_name in _WELL_KNOWN or message.full_name in found:
-            continue
-        if not message.GetOptions().map_entry:
-            found[message.full_name] = message
-        pending.extend(
-            field.message_type for field in message.fields if field.message_type is not None and goes(field, way)
-        )
-    return found

@@ -49,6 +49,7 @@ def status_of(refusal: Refusal, *, domain: str, request_id: str = "") -> Status:
         info.metadata["requestId"] = request_id
     details: list[Message] = [info]
     if refusal.violation is not None:
+        info.metadata["field"] = refusal.violation.field
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=refusal.violation.field, description=refusal.violation.description, reason=refusal.reason
         )

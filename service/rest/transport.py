@@ -3,15 +3,39 @@
 import asyncio
 
 
+class Unread:
+    """What the peers of many transports leave unread, all together; beyond the limit, who has waited longest goes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._waiting: dict[asyncio.Transport, None] = {}  # in the order in which they began to wait
+
+    def add(self, transport: asyncio.Transport) -> None:
+        """Count what is unsent on a transport, until it is discarded."""
+        self._waiting[transport] = None
+        total_bytes = sum(waiting.get_write_buffer_size() for waiting in self._waiting)
+        while total_bytes > self._max_bytes:
+            oldest = next(iter(self._waiting))
+            total_bytes -= oldest.get_write_buffer_size()
+            del self._waiting[oldest]
+            oldest.abort()
+
+    def discard(self, transport: asyncio.Transport) -> None:
+        """Forget a transport that has sent all, or is closed."""
+        self._waiting.pop(transport, None)
+
+
 class PatientTransport:
     """Wraps a transport, and aborts it when the peer stops taking what is left for it, be it open or closing.
 
     patience_s: how long nothing at all may be taken.
+    unread: counts what is left, together with that of others.
     """
 
-    def __init__(self, transport: asyncio.Transport, patience_s: float) -> None:
+    def __init__(self, transport: asyncio.Transport, patience_s: float, unread: Unread) -> None:
         self._transport = transport
         self._patience_s = patience_s
+        self._unread = unread
         self._unsent_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self.write = transport.write
@@ -30,13 +54,20 @@ class PatientTransport:
 
     def expect_progress(self) -> None:
         """Abort unless some of what is unsent goes out in time, and again until all has gone."""
-        self.expect_nothing()
+        self._stop_timer()
         self._unsent_bytes = self._transport.get_write_buffer_size()
         if self._unsent_bytes:
             self._timer = asyncio.get_running_loop().call_later(self._patience_s, self._check)
+            self._unread.add(self._transport)
+        else:
+            self._unread.discard(self._transport)
 
     def expect_nothing(self) -> None:
         """Stop watching."""
+        self._stop_timer()
+        self._unread.discard(self._transport)
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

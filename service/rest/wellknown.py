@@ -22,6 +22,7 @@ VALUE: Final = "google.protobuf.Value"
 LIST_VALUE: Final = "google.protobuf.ListValue"
 HTTP_BODY: Final = "google.api.HttpBody"
 
+_OPAQUE: Final = frozenset({TIMESTAMP, DURATION, FIELD_MASK, ANY, STRUCT, VALUE, LIST_VALUE})
 _WRAPPERS_FILE: Final = "google/protobuf/wrappers.proto"
 _EPOCH: Final = datetime(1970, 1, 1)
 _FIRST_SECOND: Final = -62_135_596_800
@@ -42,6 +43,11 @@ _HUMP = re.compile(r"_([a-z])")
 def is_wrapper(message: Descriptor) -> bool:
     """Tell StringValue and its like from other messages."""
     return bool(message.file.name == _WRAPPERS_FILE)
+
+
+def is_opaque(message: Descriptor) -> bool:
+    """Whether such a message is shown as something other than its fields, so that they cannot be named."""
+    return is_wrapper(message) or message.full_name in _OPAQUE
 
 
 def has_text_form(field: FieldDescriptor) -> bool:

@@ -38,7 +38,7 @@ Metadata = Sequence[tuple[str, str | bytes]]
 
 def wants_full(view: int) -> bool:
     """Whether a view asks for everything."""
-    return _known("view", view, _VIEWS)
+    return _known("view", pb.View, view, _VIEWS)
 
 
 def settings_from(settings_pb: pb.ModelSettings) -> ModelSettings:
@@ -57,8 +57,8 @@ def command_from(request: pb.SendMessageRequest, metadata: Metadata, principal: 
         request_id=request_id_from(request.request_id, metadata),
         settings=settings_from(request.settings) if request.HasField("settings") else _NO_SETTINGS,
         expected_last_seq=request.expected_last_seq if request.HasField("expected_last_seq") else None,
-        on_busy=_known("on_busy", request.on_busy, _ON_BUSY),
-        on_disconnect=_known("on_disconnect", request.on_disconnect, _ON_DISCONNECT),
+        on_busy=_known("on_busy", pb.OnBusy, request.on_busy, _ON_BUSY),
+        on_disconnect=_known("on_disconnect", pb.OnDisconnect, request.on_disconnect, _ON_DISCONNECT),
     )
 
 
@@ -84,11 +84,12 @@ def history_query_from(request: pb.GetHistoryRequest) -> HistoryQuery:
     return HistoryQuery(request.page_size, request.after_seq, request.page_token, request.order_by)
 
 
-def _known(field: str, number: Any, table: Mapping[Any, T]) -> T:
+def _known(field: str, enum: Any, number: Any, table: Mapping[Any, T]) -> T:
     try:
         return table[number]
     except KeyError:
-        raise InvalidField(field, f"has no value {number}") from None
+        # In the words of the REST shim, which refuses such a number in a query itself.
+        raise InvalidField(field, f"must be one of {', '.join(enum.keys())}") from None
 
 
 # Answers

@@ -17,6 +17,9 @@ from service.domain.watching import TurnWatcher
 from service.rpc import convert, sessions
 from service.rpc.context import CallContext
 
+_UNBUILT = ("ListSessions", "SearchMessages", "ExportSession", "ImportSession", "EraseOwner", "GetErasure")
+# What the contract has and this server always refuses, by full names.
+UNSERVED = frozenset(f"{pb.DESCRIPTOR.package}.ChatSessionService.{method}" for method in _UNBUILT)
 _LAST_EVENT_ID = "last-event-id"
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ CACHE = ROOT / ".cache"
 # Below the time limit of the tests, so that what was started is stopped here.
 _TIMEOUT_S = 280.0
 _LINES_SHOWN = 40
+_MAVEN_REPOSITORY = CACHE / "m2"
 
 
 def needs(client: str, *commands: str) -> list[pytest.MarkDecorator]:
@@ -32,10 +34,11 @@ async def make(client: str, target: str, **variables: str) -> str:
     Fails the test with the end of the output; skips it if the packages that are needed cannot be downloaded.
     """
     async with asyncio.timeout(_TIMEOUT_S), _alone(client):
-        code, output = await _run(client, "deps", {})
+        command = ("make", "-C", str(ROOT / "clients" / client), f"PYTHON={sys.executable}")
+        code, output = await run(*command, "deps")
         if code:
             pytest.skip(f"THE {client.upper()} CLIENT IS NOT TESTED: `make deps` failed:\n{_end(output)}")
-        code, output = await _run(client, target, variables)
+        code, output = await run(*command, target, **variables)
     assert code == 0, f"make -C clients/{client} {target}:\n{_end(output)}"
     return output
 
@@ -49,9 +52,24 @@ async def _alone(client: str) -> AsyncIterator[None]:
         yield
 
 
-async def _run(client: str, target: str, variables: dict[str, str]) -> tuple[int, str]:
+async def jar(group: str, artifact: str, version: str) -> Path:
+    """Return a program from Maven Central, downloaded if it is not there yet; skips the test if it cannot be."""
+    path = _MAVEN_REPOSITORY.joinpath(*group.split("."), artifact, version, f"{artifact}-{version}.jar")
+    async with asyncio.timeout(_TIMEOUT_S), _alone("jars"):
+        if not path.exists():
+            code, output = await run(
+                *("mvn", "--batch-mode", "--no-transfer-progress", f"-Dmaven.repo.local={_MAVEN_REPOSITORY}"),
+                *("dependency:get", f"-Dartifact={group}:{artifact}:{version}", "-Dtransitive=false"),
+            )
+            if code:
+                pytest.skip(f"{artifact.upper()} IS NOT TESTED: it cannot be downloaded:\n{_end(output)}")
+    return path
+
+
+async def run(*command: str, **variables: str) -> tuple[int, str]:
+    """Run a program, with variables in its environment, and return its exit code and what it prints."""
     process = await asyncio.create_subprocess_exec(
-        *("make", "-C", str(ROOT / "clients" / client), target, f"PYTHON={sys.executable}"),
+        *command,
         env={**os.environ, **variables},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

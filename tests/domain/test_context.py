@@ -9,8 +9,8 @@ from tests.domain.builders import a_session, a_turn, running
 
 
 async def contents(store: SqliteStore, session: object, budget_tokens: int = 10**6) -> list[str]:
-    messages = await ContextBuilder(store, budget_tokens=budget_tokens).history_of(session)  # type: ignore[arg-type]
-    return [message.content for message in messages]
+    past = await ContextBuilder(store, budget_tokens=budget_tokens).past_of(session)  # type: ignore[arg-type]
+    return [message.content for message in past.messages]
 
 
 async def test_oldest_comes_first(store: SqliteStore) -> None:
@@ -65,8 +65,8 @@ async def test_long_sessions_are_read_in_batches(store: SqliteStore) -> None:
 
 async def test_instructions_come_first_and_the_new_message_last(store: SqliteStore) -> None:
     session = replace(await a_session(store, [a_turn(1)]), instructions="be brief")
-    history = await ContextBuilder(store, budget_tokens=1000).history_of(session)
-    context = build_context(session, history, "hello")
+    past = await ContextBuilder(store, budget_tokens=1000).past_of(session)
+    context = build_context(session, past, "hello")
     assert [(message.role, message.content) for message in context] == [
         (Role.SYSTEM, "be brief"),
         (Role.USER, "q"),

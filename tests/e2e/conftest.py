@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.faces import FACES
+from tests.support.door import TRANSPORTS
 from tests.support.mongo import mongo_client, mongo_database, mongo_uri
 
 __all__ = ["mongo_client", "mongo_database", "mongo_uri"]
@@ -28,7 +28,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     }
 
 
-@pytest.fixture(params=FACES)
+@pytest.fixture(params=TRANSPORTS)
 def face_name(request: pytest.FixtureRequest) -> str:
     """Each of the ways to call the service."""
     return request.param

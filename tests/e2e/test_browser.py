@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.e2e.faces import grpc_face
 from tests.e2e.webdriver import Browser, NoBrowserError, browser
+from tests.support.grpc_calls import GrpcCaller
 from tests.support.server import ServerProcess, running_server
 from tests.support.waiting import until
 
@@ -92,5 +92,5 @@ async def test_trying_an_operation_shows_its_answer(docs: Browser, server: Serve
     assert answer["status"] == "200"
     body = json.loads(answer["body"])
     assert list(body) == ["sessionId"]
-    async with grpc_face(server) as stubs:
-        assert await stubs.history(body["sessionId"]) == []
+    async with GrpcCaller(server) as stubs:
+        assert await stubs.said(body["sessionId"]) == []

@@ -11,7 +11,10 @@ from chatsession.v1 import chat_session_pb2 as pb
 from google.protobuf.message import Message
 
 from tests.e2e.conftest import Settings, store_and_face
-from tests.e2e.faces import GrpcFace, RestFace, connect, grpc_face, rest_face
+from tests.support.calls import whole_history
+from tests.support.door import connect
+from tests.support.grpc_calls import GrpcCaller
+from tests.support.rest_calls import RestCaller
 from tests.support.server import ServerProcess, running_server
 
 module_loop = pytest.mark.asyncio(loop_scope="module")
@@ -31,14 +34,14 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def rest(server: ServerProcess) -> AsyncIterator[RestFace]:
-    async with rest_face(server) as rest:
+async def rest(server: ServerProcess) -> AsyncIterator[RestCaller]:
+    async with RestCaller(server) as rest:
         yield rest
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def stubs(server: ServerProcess) -> AsyncIterator[GrpcFace]:
-    async with grpc_face(server) as stubs:
+async def stubs(server: ServerProcess) -> AsyncIterator[GrpcCaller]:
+    async with GrpcCaller(server) as stubs:
         yield stubs
 
 
@@ -52,7 +55,7 @@ def fields_of(message: Message) -> list[str]:
 
 @module_loop
 @pytest.mark.parametrize("body", [None, b"{}"])
-async def test_post_session_answers_the_id_and_nothing_more(rest: RestFace, body: bytes | None) -> None:
+async def test_post_session_answers_the_id_and_nothing_more(rest: RestCaller, body: bytes | None) -> None:
     status, headers, answer = await rest.call("POST", "/session", body)
     session_id = json.loads(answer)["sessionId"]
     assert (status, headers["content-type"]) == (200, "application/json")
@@ -61,18 +64,18 @@ async def test_post_session_answers_the_id_and_nothing_more(rest: RestFace, body
 
 
 @module_loop
-async def test_post_chat_answers_the_response_and_nothing_more(rest: RestFace) -> None:
-    request = {"sessionId": await rest.create(), "message": "Grüß Gott, 你好 👋"}
+async def test_post_chat_answers_the_response_and_nothing_more(rest: RestCaller) -> None:
+    request = {"sessionId": await rest.create_session(), "message": "Grüß Gott, 你好 👋"}
     status, headers, answer = await rest.call("POST", "/chat", compact(request))
     assert (status, headers["content-type"]) == (200, "application/json")
     assert answer == compact({"response": hello("Grüß Gott, 你好 👋", 1)})
 
 
 @module_loop
-async def test_get_history_answers_role_and_content_and_nothing_more(rest: RestFace) -> None:
-    session_id = await rest.create()
+async def test_get_history_answers_role_and_content_and_nothing_more(rest: RestCaller) -> None:
+    session_id = await rest.create_session()
     for message in ("one", "two 👋\n\u2028"):
-        await rest.send(session_id, message)
+        await rest.ask(session_id, message)
     status, headers, answer = await rest.call("GET", f"/session/{session_id}/history")
     history = [
         {"role": "user", "content": "one"},
@@ -85,14 +88,14 @@ async def test_get_history_answers_role_and_content_and_nothing_more(rest: RestF
 
 
 @module_loop
-async def test_history_of_a_new_session_is_an_empty_list(rest: RestFace) -> None:
-    session_id = await rest.create()
+async def test_history_of_a_new_session_is_an_empty_list(rest: RestCaller) -> None:
+    session_id = await rest.create_session()
     _, _, answer = await rest.call("GET", f"/session/{session_id}/history")
     assert answer == compact({"sessionId": session_id, "history": []})
 
 
 @module_loop
-async def test_the_same_calls_over_grpc_fill_the_documented_fields_only(stubs: GrpcFace) -> None:
+async def test_the_same_calls_over_grpc_fill_the_documented_fields_only(stubs: GrpcCaller) -> None:
     created = await stubs.unary("CreateSession", pb.CreateSessionRequest())
     sent = await stubs.unary("SendMessage", pb.SendMessageRequest(session_id=created.session_id, message="hi"))
     history = await stubs.unary("GetHistory", pb.GetHistoryRequest(session_id=created.session_id))
@@ -104,31 +107,31 @@ async def test_the_same_calls_over_grpc_fill_the_documented_fields_only(stubs: G
 
 
 @module_loop
-async def test_a_session_is_the_same_over_both(rest: RestFace, stubs: GrpcFace) -> None:
-    session_id = await rest.create()
-    await stubs.send(session_id, "over gRPC")
-    await rest.send(session_id, "over REST")
-    assert await rest.history(session_id) == await stubs.history(session_id)
-    assert [content for role, content in await rest.history(session_id) if role == "user"] == ["over gRPC", "over REST"]
+async def test_a_session_is_the_same_over_both(rest: RestCaller, stubs: GrpcCaller) -> None:
+    session_id = await rest.create_session()
+    await stubs.ask(session_id, "over gRPC")
+    await rest.ask(session_id, "over REST")
+    assert await rest.said(session_id) == await stubs.said(session_id)
+    assert [content for role, content in await rest.said(session_id) if role == "user"] == ["over gRPC", "over REST"]
 
 
 @module_loop
-async def test_the_turn_id_is_told_over_both(rest: RestFace, stubs: GrpcFace) -> None:
-    session_id = await rest.create()
+async def test_the_turn_id_is_told_over_both(rest: RestCaller, stubs: GrpcCaller) -> None:
+    session_id = await rest.create_session()
     call = stubs.stub.SendMessage(pb.SendMessageRequest(session_id=session_id, message="hi"), timeout=10)
     by_grpc = dict(await call.initial_metadata())["turn-id"]
     await call
     _, headers, _ = await rest.call("POST", "/chat", compact({"sessionId": session_id, "message": "hi"}))
     by_rest = headers["grpc-metadata-turn-id"]
-    assert [message["turnId"] for message in await rest.turns(session_id)] == [by_grpc] * 2 + [by_rest] * 2
+    assert [message.turn_id for message in await whole_history(rest, session_id)] == [by_grpc] * 2 + [by_rest] * 2
 
 
 @store_and_face
 async def test_a_session_survives_a_restart(store: Settings, face_name: str, tmp_path: Path) -> None:
     async with running_server(tmp_path, **store) as server, connect(face_name, server) as face:
-        session_id = await face.create()
-        await face.send(session_id, "before")
-        before = await face.turns(session_id)
+        session_id = await face.create_session()
+        await face.ask(session_id, "before")
+        before = await whole_history(face, session_id)
     async with running_server(tmp_path, **store) as server, connect(face_name, server) as face:
-        assert await face.turns(session_id) == before
-        assert await face.send(session_id, "after") == hello("after", 2)
+        assert await whole_history(face, session_id) == before
+        assert await face.ask(session_id, "after") == hello("after", 2)

@@ -10,13 +10,15 @@ from pathlib import Path
 import grpc
 import pytest
 import pytest_asyncio
+from chatsession.v1 import chat_session_pb2 as pb
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tests.e2e.faces import GrpcFace, grpc_face
 from tests.e2e.grpcurl import NoGrpcurlError, find_grpcurl, run_grpcurl
 from tests.e2e.http2 import ACK, GOAWAY, PING, Frame, http2_connection
+from tests.support.calls import send_request
+from tests.support.grpc_calls import GrpcCaller
 from tests.support.server import ServerProcess, running_server
 
 # Building grpcurl is part of the first test that needs it.
@@ -45,8 +47,8 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def stubs(server: ServerProcess) -> AsyncIterator[GrpcFace]:
-    async with grpc_face(server) as stubs:
+async def stubs(server: ServerProcess) -> AsyncIterator[GrpcCaller]:
+    async with GrpcCaller(server) as stubs:
         yield stubs
 
 
@@ -63,14 +65,14 @@ def grpcurl() -> Path:
 
 @module_loop
 @pytest.mark.parametrize("name", ["", _SERVICE])
-async def test_health_check_says_serving(stubs: GrpcFace, name: str) -> None:
+async def test_health_check_says_serving(stubs: GrpcCaller, name: str) -> None:
     health = health_pb2_grpc.HealthStub(stubs.channel)
     response = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
     assert response.status == _Status.SERVING
 
 
 @module_loop
-async def test_health_check_of_an_unknown_service_is_not_found(stubs: GrpcFace) -> None:
+async def test_health_check_of_an_unknown_service_is_not_found(stubs: GrpcCaller) -> None:
     health = health_pb2_grpc.HealthStub(stubs.channel)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await health.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=5)
@@ -78,24 +80,26 @@ async def test_health_check_of_an_unknown_service_is_not_found(stubs: GrpcFace) 
 
 
 @module_loop
-async def test_health_watch_of_an_unknown_service_says_so(stubs: GrpcFace) -> None:
+async def test_health_watch_of_an_unknown_service_says_so(stubs: GrpcCaller) -> None:
     watch = health_pb2_grpc.HealthStub(stubs.channel).Watch(health_pb2.HealthCheckRequest(service="nobody"), timeout=5)
     assert (await watch.read()).status == _Status.SERVICE_UNKNOWN
     watch.cancel()
 
 
 async def test_health_watch_tells_of_a_stop_while_answers_are_finished(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, grpc_face(server) as stubs:
+    async with running_server(tmp_path) as server, GrpcCaller(server) as stubs:
         watch = health_pb2_grpc.HealthStub(stubs.channel).Watch
         watches = [watch(health_pb2.HealthCheckRequest(service=name), timeout=20) for name in ("", _SERVICE)]
         assert [(await watch.read()).status for watch in watches] == [_Status.SERVING] * 2
-        session_id = await stubs.create()
-        async with aclosing(stubs.stream(session_id, "hi", "demo/slow:chunks=10,delay_ms=100")) as events:
+        session_id = await stubs.create_session()
+        async with aclosing(
+            stubs.stream(send_request(session_id, "hi", model="demo/slow:chunks=10,delay_ms=100"))
+        ) as events:
             await anext(events)
             server.send_signal(signal.SIGTERM)
             assert [(await watch.read()).status for watch in watches] == [_Status.NOT_SERVING] * 2
             last = [event async for event in events][-1]
-        assert last["ended"]["turn"]["state"] == "COMPLETED"
+        assert last.ended.turn.state == pb.Turn.COMPLETED
 
 
 # Reflection
@@ -128,13 +132,13 @@ async def test_grpcurl_describes_all_that_is_listed(grpcurl: Path, server: Serve
 
 
 @module_loop
-async def test_grpcurl_calls(grpcurl: Path, server: ServerProcess, stubs: GrpcFace) -> None:
+async def test_grpcurl_calls(grpcurl: Path, server: ServerProcess, stubs: GrpcCaller) -> None:
     created = await run_grpcurl(grpcurl, server.grpc_target, f"{_SERVICE}/CreateSession")
     session_id = next(iter(json.loads(created.stdout).values()))
     data = json.dumps({"session_id": session_id, "message": "hi"})
     sent = await run_grpcurl(grpcurl, server.grpc_target, f"{_SERVICE}/SendMessage", data=data)
     assert (created.code, sent.code) == (0, 0), created.stderr + sent.stderr
-    assert [content for _, content in await stubs.history(session_id)] == ["hi", json.loads(sent.stdout)["response"]]
+    assert [content for _, content in await stubs.said(session_id)] == ["hi", json.loads(sent.stdout)["response"]]
 
 
 @module_loop
@@ -155,7 +159,7 @@ async def test_grpcurl_calls_reflection_v1alpha(grpcurl: Path, server: ServerPro
 
 @module_loop
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
-async def test_either_version_of_reflection_gives_the_contract(stubs: GrpcFace, version: str) -> None:
+async def test_either_version_of_reflection_gives_the_contract(stubs: GrpcCaller, version: str) -> None:
     """The messages of the two versions are the same on the wire."""
     ask = stubs.channel.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
@@ -192,9 +196,9 @@ async def test_pings_more_often_than_every_ten_seconds_end_the_connection(server
 
 
 @module_loop
-async def test_one_connection_that_ends_does_not_touch_another(server: ServerProcess, stubs: GrpcFace) -> None:
-    session_id = await stubs.create()
-    answer = asyncio.ensure_future(stubs.send(session_id, "hi", "demo/slow:chunks=5,delay_ms=50"))
+async def test_one_connection_that_ends_does_not_touch_another(server: ServerProcess, stubs: GrpcCaller) -> None:
+    session_id = await stubs.create_session()
+    answer = asyncio.ensure_future(stubs.ask(session_id, "hi", "demo/slow:chunks=5,delay_ms=50"))
     async with http2_connection(server.grpc_target) as connection:
         for _ in range(5):
             await connection.send(Frame(PING, 0, b"12345678"))

@@ -2,15 +2,19 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from chatsession.errors import ChatSessionError
+from chatsession.v1 import chat_session_pb2 as pb
 
 from tests.e2e.conftest import Settings, store_and_face
-from tests.e2e.faces import Event, Face, Refused, check_refused, connect, rest_face
+from tests.e2e.refusals import check_refused
 from tests.e2e.waiting import until_logged
+from tests.support.calls import Caller, Events, send_request, whole_history
+from tests.support.door import connect
+from tests.support.rest_calls import RestCaller
 from tests.support.server import ServerProcess, running_server
 from tests.support.waiting import until
 
@@ -24,42 +28,42 @@ signal_and_face = pytest.mark.parametrize(
 )
 
 
-async def first_text(events: AsyncGenerator[Event, None]) -> str:
+async def first_text(events: Events) -> str:
     """Read a stream up to its first text, and return that."""
     async for event in events:
-        if "delta" in event:
-            return event["delta"]["text"]
+        if event.HasField("delta"):
+            return event.delta.text
     raise AssertionError("no text came")
 
 
-async def rest_of(events: AsyncGenerator[Event, None], text: str) -> tuple[str, Event]:
+async def rest_of(events: Events, text: str) -> tuple[str, pb.TurnEvent]:
     """Read a stream to its end; return all text, and the last event."""
-    last: Event = {}
+    last = pb.TurnEvent()
     async for last in events:
-        text += last.get("delta", {}).get("text", "")
+        text += last.delta.text
     return text, last
 
 
-async def cut_off(events: AsyncGenerator[Event, None], text: str) -> tuple[str, Refused]:
+async def cut_off(events: Events, text: str) -> tuple[str, ChatSessionError]:
     """Read a stream to the status that it ends with; return all text, and that."""
     try:
         async for event in events:
-            text += event.get("delta", {}).get("text", "")
-    except Refused as refused:
+            text += event.delta.text
+    except ChatSessionError as refused:
         return text, refused
     raise AssertionError("the stream ended well")
 
 
-async def is_ended(face: Face, session_id: str) -> bool:
+async def is_ended(face: Caller, session_id: str) -> bool:
     """Whether the newest turn of a session is over."""
-    return (await face.turns(session_id))[-1]["turnState"] != "RUNNING"
+    return (await whole_history(face, session_id))[-1].turn_state != pb.Turn.RUNNING
 
 
-async def until_has_message(face: Face, session_id: str) -> None:
+async def until_has_message(face: Caller, session_id: str) -> None:
     """Wait until a message is saved."""
 
     async def has_message() -> bool:
-        return bool(await face.history(session_id))
+        return bool(await face.said(session_id))
 
     await until(has_message)
 
@@ -70,7 +74,7 @@ async def check_ended_well(server: ServerProcess) -> None:
     assert [entry for entry in server.log if entry.get("level") not in ("debug", "info", "warning")] == []
 
 
-def check_sent_away(refused: Refused, *, committed: str, retry: str) -> None:
+def check_sent_away(refused: ChatSessionError, *, committed: str, retry: str) -> None:
     check_refused(refused, "UNAVAILABLE", "SHUTTING_DOWN")
     assert (refused.metadata["committed"], refused.metadata["retry"]) == (committed, retry)
     assert (refused.retry_delay_s is None) == (retry == "NO")
@@ -80,22 +84,22 @@ def check_sent_away(refused: Refused, *, committed: str, retry: str) -> None:
 @store_and_face
 async def test_sigkill_between_turns_loses_nothing(store: Settings, face_name: str, tmp_path: Path) -> None:
     async with running_server(tmp_path, **store) as server, connect(face_name, server) as face:
-        session_id = await face.create()
+        session_id = await face.create_session()
         told = []
         for message in ("one", "two", "three"):
-            told += [("user", message), ("assistant", await face.send(session_id, message))]
+            told += [("user", message), ("assistant", await face.ask(session_id, message))]
         await server.kill()
     async with running_server(tmp_path, **store) as server, connect(face_name, server) as face:
-        assert await face.history(session_id) == told
-        assert "I see 4 user message(s)" in await face.send(session_id, "four")
+        assert await face.said(session_id) == told
+        assert "I see 4 user message(s)" in await face.ask(session_id, "four")
 
 
 async def test_sigkill_in_a_stream_keeps_the_message_and_what_was_shown_long_ago(
     store: Settings, tmp_path: Path
 ) -> None:
     async with running_server(tmp_path, **store) as server, connect("grpc", server) as face:
-        session_id = await face.create()
-        async with aclosing(face.stream(session_id, "hi", _ENDLESS)) as events:
+        session_id = await face.create_session()
+        async with aclosing(face.stream(send_request(session_id, "hi", model=_ENDLESS))) as events:
             await first_text(events)
             # What is older than a checkpoint and a half is saved.
             for _ in range(25):
@@ -103,41 +107,41 @@ async def test_sigkill_in_a_stream_keeps_the_message_and_what_was_shown_long_ago
             await server.kill()
     async with running_server(tmp_path, LEASE_SECONDS="1", **store) as server, connect("grpc", server) as face:
         await until(lambda: is_ended(face, session_id))
-        (question, answer) = await face.turns(session_id)
-        assert (question["content"], answer["turnState"]) == ("hi", "INCOMPLETE")
-        assert answer["content"].startswith("word1 word2 word3 ")
-        assert "I see 2 user message(s)" in await face.send(session_id, "again")
+        (question, answer) = await whole_history(face, session_id)
+        assert (question.content, answer.turn_state) == ("hi", pb.Turn.INCOMPLETE)
+        assert answer.content.startswith("word1 word2 word3 ")
+        assert "I see 2 user message(s)" in await face.ask(session_id, "again")
 
 
 @store_and_face
 async def test_sigterm_in_a_stream_finishes_the_answer(store: Settings, face_name: str, tmp_path: Path) -> None:
     async with running_server(tmp_path, **store) as server, connect(face_name, server) as face:
-        session_id = await face.create()
-        async with aclosing(face.stream(session_id, "hi", _SLOW)) as events:
+        session_id = await face.create_session()
+        async with aclosing(face.stream(send_request(session_id, "hi", model=_SLOW))) as events:
             text = await first_text(events)
             server.send_signal(signal.SIGTERM)
             text, last = await rest_of(events, text)
-        assert (text, last["ended"]["turn"]["state"]) == (_SLOW_TEXT, "COMPLETED")
+        assert (text, last.ended.turn.state) == (_SLOW_TEXT, pb.Turn.COMPLETED)
         await check_ended_well(server)
     async with running_server(tmp_path, **store) as server, connect(face_name, server) as face:
-        assert await face.history(session_id) == [("user", "hi"), ("assistant", _SLOW_TEXT)]
+        assert await face.said(session_id) == [("user", "hi"), ("assistant", _SLOW_TEXT)]
 
 
 async def test_sigterm_finishes_an_answer_that_nobody_waits_for(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, connect("grpc", server) as face:
-        session_id = await face.create()
-        async with aclosing(face.stream(session_id, "hi", _SLOW)) as events:
+        session_id = await face.create_session()
+        async with aclosing(face.stream(send_request(session_id, "hi", model=_SLOW))) as events:
             await first_text(events)
         server.send_signal(signal.SIGTERM)
         await check_ended_well(server)
     async with running_server(tmp_path) as server, connect("grpc", server) as face:
-        assert await face.history(session_id) == [("user", "hi"), ("assistant", _SLOW_TEXT)]
+        assert await face.said(session_id) == [("user", "hi"), ("assistant", _SLOW_TEXT)]
 
 
 async def test_sigterm_finishes_a_unary_call(face_name: str, tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, connect(face_name, server) as face:
-        session_id = await face.create()
-        answer = asyncio.ensure_future(face.send(session_id, "hi", _SLOW))
+        session_id = await face.create_session()
+        answer = asyncio.ensure_future(face.ask(session_id, "hi", _SLOW))
         await until_has_message(face, session_id)
         server.send_signal(signal.SIGTERM)
         assert await answer == _SLOW_TEXT
@@ -152,8 +156,8 @@ async def test_an_answer_longer_than_the_grace_is_kept_as_far_as_it_came(
         running_server(tmp_path, STOP_GRACE_SECONDS="0.3", **store) as server,
         connect(face_name, server) as face,
     ):
-        session_id = await face.create()
-        async with aclosing(face.stream(session_id, "hi", _ENDLESS)) as events:
+        session_id = await face.create_session()
+        async with aclosing(face.stream(send_request(session_id, "hi", model=_ENDLESS))) as events:
             text = await first_text(events)
             server.send_signal(signal.SIGTERM)
             text, refused = await cut_off(events, text)
@@ -161,19 +165,19 @@ async def test_an_answer_longer_than_the_grace_is_kept_as_far_as_it_came(
         await check_ended_well(server)
     async with running_server(tmp_path, **store) as server, connect(face_name, server) as face:
         await until(lambda: is_ended(face, session_id))
-        question, answer = await face.turns(session_id)
-        assert (question["content"], answer["turnState"]) == ("hi", "INCOMPLETE")
-        assert answer["content"].startswith(text)
-        assert "I see 2 user message(s)" in await face.send(session_id, "again")
+        question, answer = await whole_history(face, session_id)
+        assert (question.content, answer.turn_state) == ("hi", pb.Turn.INCOMPLETE)
+        assert answer.content.startswith(text)
+        assert "I see 2 user message(s)" in await face.ask(session_id, "again")
 
 
 async def test_a_unary_caller_beyond_the_grace_is_told_to_repeat(face_name: str, tmp_path: Path) -> None:
     async with running_server(tmp_path, STOP_GRACE_SECONDS="0.3") as server, connect(face_name, server) as face:
-        session_id = await face.create()
-        answer = asyncio.ensure_future(face.send(session_id, "hi", _ENDLESS, request_id="once"))
+        session_id = await face.create_session()
+        answer = asyncio.ensure_future(face.ask(session_id, "hi", _ENDLESS, request_id="once"))
         await until_has_message(face, session_id)
         server.send_signal(signal.SIGTERM)
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(ChatSessionError) as caught:
             await answer
         check_sent_away(caught.value, committed="true", retry="SAME_REQUEST")
         await check_ended_well(server)
@@ -181,21 +185,21 @@ async def test_a_unary_caller_beyond_the_grace_is_told_to_repeat(face_name: str,
 
 async def test_a_stopping_server_takes_no_new_message(face_name: str, tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, connect(face_name, server) as face:
-        busy, idle = await face.create(), await face.create()
-        async with aclosing(face.stream(busy, "hi", _SLOW)) as events:
+        busy, idle = await face.create_session(), await face.create_session()
+        async with aclosing(face.stream(send_request(busy, "hi", model=_SLOW))) as events:
             text = await first_text(events)
             server.send_signal(signal.SIGTERM)
             await until_logged(server, "stopping")
-            with pytest.raises(Refused) as caught:
-                await face.send(idle, "too late")
+            with pytest.raises(ChatSessionError) as caught:
+                await face.ask(idle, "too late")
             check_sent_away(caught.value, committed="false", retry="SAME_REQUEST")
             assert (await rest_of(events, text))[0] == _SLOW_TEXT
 
 
 async def test_a_stopping_server_says_that_it_is_not_ready(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, rest_face(server) as rest:
-        session_id = await rest.create()
-        async with aclosing(rest.stream(session_id, "hi", _SLOW)) as events:
+    async with running_server(tmp_path) as server, RestCaller(server) as rest:
+        session_id = await rest.create_session()
+        async with aclosing(rest.stream(send_request(session_id, "hi", model=_SLOW))) as events:
             text = await first_text(events)
             server.send_signal(signal.SIGTERM)
             await until_logged(server, "stopping")
@@ -207,8 +211,8 @@ async def test_a_stopping_server_says_that_it_is_not_ready(tmp_path: Path) -> No
 @signal_and_face
 async def test_a_second_signal_ends_at_once(number: signal.Signals, face_name: str, tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, connect(face_name, server) as face:
-        session_id = await face.create()
-        async with aclosing(face.stream(session_id, "hi", _ENDLESS)) as events:
+        session_id = await face.create_session()
+        async with aclosing(face.stream(send_request(session_id, "hi", model=_ENDLESS))) as events:
             text = await first_text(events)
             server.send_signal(number)
             await until_logged(server, "stopping")
@@ -221,8 +225,8 @@ async def test_a_second_signal_ends_at_once(number: signal.Signals, face_name: s
 
 async def test_an_idle_server_stops_at_once(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, connect("grpc", server) as stubs, connect("rest", server) as rest:
-        await stubs.create()
-        await rest.create()
+        await stubs.create_session()
+        await rest.create_session()
         async with asyncio.timeout(_AT_ONCE_S):
             server.send_signal(signal.SIGTERM)
             await check_ended_well(server)
@@ -232,11 +236,11 @@ async def test_callers_that_leave_do_not_harm_the_server(face_name: str, tmp_pat
     async with running_server(tmp_path) as server:
         for _ in range(10):
             async with connect(face_name, server) as face:
-                session_id = await face.create()
-                async with aclosing(face.stream(session_id, "hi", _SLOW)) as events:
+                session_id = await face.create_session()
+                async with aclosing(face.stream(send_request(session_id, "hi", model=_SLOW))) as events:
                     await first_text(events)
         async with connect(face_name, server) as face:
             await until(lambda: is_ended(face, session_id))
-            assert await face.history(session_id) == [("user", "hi"), ("assistant", _SLOW_TEXT)]
+            assert await face.said(session_id) == [("user", "hi"), ("assistant", _SLOW_TEXT)]
         server.send_signal(signal.SIGTERM)
         await check_ended_well(server)

@@ -8,15 +8,18 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
+from chatsession.errors import ChatSessionError
+from chatsession.v1 import chat_session_pb2 as pb
 
 from service.llm.demo import DemoServer
 from service.llm.tally import message_key
-from tests.e2e.faces import Face, Refused, check_refused, connect
+from tests.e2e.refusals import check_refused
 from tests.e2e.starting import free_port
+from tests.support.calls import Caller, Seen, send_request, whole_history
+from tests.support.door import connect
 from tests.support.server import ServerProcess, running_server
 
 module_loop = pytest.mark.asyncio(loop_scope="module")
@@ -71,24 +74,22 @@ _BROKEN_OFF = {
 }
 
 
-async def send_whole(face: Face, session_id: str, message: str, model: str) -> str:
-    return await face.send(session_id, message, model)
+async def send_whole(face: Caller, session_id: str, message: str, model: str) -> str:
+    return await face.ask(session_id, message, model)
 
 
-async def send_streamed(face: Face, session_id: str, message: str, model: str) -> str:
+async def send_streamed(face: Caller, session_id: str, message: str, model: str) -> str:
     """Send over a stream; checks that it is told of the end before it is told of the failure."""
-    text, turn = "", {}
+    seen = Seen()
     try:
-        async for event in face.stream(session_id, message, model):
-            text += event.get("delta", {}).get("text", "")
-            turn = event.get("ended", {}).get("turn", {})
+        await seen.read(face.stream(send_request(session_id, message, model=model)))
     finally:
-        assert turn, "no event told of the end"
-    assert turn["response"] == text
-    return text
+        assert seen.ended, "no event told of the end"
+    assert seen.ended.response == seen.text
+    return seen.text
 
 
-Way = Callable[[Face, str, str, str], Awaitable[str]]
+Way = Callable[[Caller, str, str, str], Awaitable[str]]
 either_way = pytest.mark.parametrize("way", [send_whole, send_streamed])
 
 
@@ -105,57 +106,59 @@ async def server(provider: DemoServer, tmp_path_factory: pytest.TempPathFactory)
     settings = {"OPENAI_BASE_URL": provider.base_url, **_LIMITS}
     async with running_server(tmp_path_factory.mktemp("faults"), **settings) as server, connect("grpc", server) as face:
         # From here on the SDK is loaded, and a limit in a test is the limit of the fault.
-        await face.send(await face.create(), "hi")
+        await face.ask(await face.create_session(), "hi")
         yield server
 
 
 @pytest_asyncio.fixture(loop_scope="module", params=["grpc", "rest"])
-async def face(request: pytest.FixtureRequest, server: ServerProcess) -> AsyncIterator[Face]:
+async def face(request: pytest.FixtureRequest, server: ServerProcess) -> AsyncIterator[Caller]:
     async with connect(request.param, server) as face:
         yield face
 
 
-async def context_of_next(face: Face, session_id: str) -> list[tuple[str, str]]:
+async def context_of_next(face: Caller, session_id: str) -> list[tuple[str, str]]:
     """Send a message that is answered, and return what the model was given before it."""
-    *before, last = json.loads(await face.send(session_id, "what do you see?", "demo/context"))
+    *before, last = json.loads(await face.ask(session_id, "what do you see?", "demo/context"))
     assert last == {"role": "user", "content": "what do you see?"}
     return [(message["role"], message["content"]) for message in before]
 
 
-def states_of(turns: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    return [(message["role"], message["turnState"]) for message in turns]
+def states_of(messages: list[pb.Message]) -> list[tuple[str, str]]:
+    return [(message.role, pb.Turn.State.Name(message.turn_state)) for message in messages]
 
 
 @module_loop
 @either_way
 @pytest.mark.parametrize("fault", _FAULTS.values(), ids=_FAULTS)
-async def test_a_fault_before_the_answer_fails_the_turn_and_not_the_session(face: Face, way: Way, fault: Fault) -> None:
-    session_id = await face.create()
-    first = await face.send(session_id, "first")
+async def test_a_fault_before_the_answer_fails_the_turn_and_not_the_session(
+    face: Caller, way: Way, fault: Fault
+) -> None:
+    session_id = await face.create_session()
+    first = await face.ask(session_id, "first")
     async with asyncio.timeout(_WITHIN_S):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(ChatSessionError) as caught:
             await way(face, session_id, "lost", fault.model)
     check_refused(caught.value, fault.code, fault.reason)
     assert caught.value.metadata["committed"] == "true"
     assert caught.value.metadata["retry"] == ("NEW_REQUEST_ID" if fault.reason in _RETRIED else "NO")
     assert (caught.value.retry_delay_s is not None) == (fault.reason in _RETRIED)
-    assert states_of(await face.turns(session_id)) == [
+    assert states_of(await whole_history(face, session_id)) == [
         ("user", "COMPLETED"),
         ("assistant", "COMPLETED"),
         ("user", "FAILED"),
     ]
-    assert (await face.history(session_id))[-1] == ("user", "lost")
+    assert (await face.said(session_id))[-1] == ("user", "lost")
     assert await context_of_next(face, session_id) == [("user", "first"), ("assistant", first)]
 
 
 @module_loop
 @either_way
 @pytest.mark.parametrize("model", _BROKEN_OFF.values(), ids=_BROKEN_OFF)
-async def test_an_answer_that_breaks_off_is_kept(face: Face, way: Way, model: str) -> None:
-    session_id = await face.create()
+async def test_an_answer_that_breaks_off_is_kept(face: Caller, way: Way, model: str) -> None:
+    session_id = await face.create_session()
     async with asyncio.timeout(_WITHIN_S):
         assert await way(face, session_id, "hi", model) == _THREE_WORDS
-    turns = await face.turns(session_id)
+    turns = await whole_history(face, session_id)
     assert states_of(turns) == [("user", "INCOMPLETE"), ("assistant", "INCOMPLETE")]
     assert await context_of_next(face, session_id) == [("user", "hi"), ("assistant", _THREE_WORDS)]
 
@@ -170,34 +173,38 @@ async def test_an_answer_that_breaks_off_is_kept(face: Face, way: Way, model: st
         ("demo/filter:chunks=3", "CONTENT_FILTER"),
     ],
 )
-async def test_a_stream_says_why_the_answer_is_not_whole(face: Face, model: str, reason: str) -> None:
-    events = [event async for event in face.stream(await face.create(), "hi", model)]
-    turn = events[-1]["ended"]["turn"]
-    assert (turn["state"], turn["finishReason"], turn["response"]) == ("INCOMPLETE", reason, _THREE_WORDS)
+async def test_a_stream_says_why_the_answer_is_not_whole(face: Caller, model: str, reason: str) -> None:
+    events = [event async for event in face.stream(send_request(await face.create_session(), "hi", model=model))]
+    turn = events[-1].ended.turn
+    assert (turn.state, turn.finish_reason, turn.response) == (
+        pb.Turn.INCOMPLETE,
+        pb.Turn.FinishReason.Value(reason),
+        _THREE_WORDS,
+    )
 
 
 @module_loop
-async def test_a_provider_that_fails_once_is_asked_again(face: Face, provider: DemoServer) -> None:
-    session_id = await face.create()
+async def test_a_provider_that_fails_once_is_asked_again(face: Caller, provider: DemoServer) -> None:
+    session_id = await face.create_session()
     message = f"for {session_id}"
-    assert "Hello!" in await face.send(session_id, message, "demo/flaky:fail=1")
+    assert "Hello!" in await face.ask(session_id, message, "demo/flaky:fail=1")
     assert provider.tally.by_message[message_key(message)] == 2
-    assert [state for _, state in states_of(await face.turns(session_id))] == ["COMPLETED"] * 2
+    assert [state for _, state in states_of(await whole_history(face, session_id))] == ["COMPLETED"] * 2
 
 
 @module_loop
-async def test_no_error_holds_the_providers_own_text(face: Face) -> None:
-    with pytest.raises(Refused) as caught:
-        await face.send(await face.create(), "hi", "demo/error-500")
-    assert "scripted" not in caught.value.text
+async def test_no_error_holds_the_providers_own_text(face: Caller) -> None:
+    with pytest.raises(ChatSessionError) as caught:
+        await face.ask(await face.create_session(), "hi", "demo/error-500")
+    assert "scripted" not in str(vars(caught.value))
 
 
 @module_loop
-async def test_one_failing_session_does_not_hold_up_another(face: Face) -> None:
-    silent, well = await face.create(), await face.create()
-    waiting = asyncio.ensure_future(face.send(silent, "hi", "demo/silent"))
-    assert "Hello!" in await face.send(well, "hi")
-    with pytest.raises(Refused):
+async def test_one_failing_session_does_not_hold_up_another(face: Caller) -> None:
+    silent, well = await face.create_session(), await face.create_session()
+    waiting = asyncio.ensure_future(face.ask(silent, "hi", "demo/silent"))
+    assert "Hello!" in await face.ask(well, "hi")
+    with pytest.raises(ChatSessionError):
         await waiting
 
 
@@ -208,10 +215,10 @@ async def test_a_wrong_key_is_told_and_a_right_one_mends_the_session(tmp_path: P
         running_server(tmp_path, OPENAI_API_KEY="wrong", **settings) as server,
         connect("rest", server) as face,
     ):
-        session_id = await face.create()
+        session_id = await face.create_session()
         async with asyncio.timeout(_WITHIN_S):
-            with pytest.raises(Refused) as caught:
-                await face.send(session_id, "lost")
+            with pytest.raises(ChatSessionError) as caught:
+                await face.ask(session_id, "lost")
     check_refused(caught.value, "INTERNAL", "MODEL_AUTHENTICATION_FAILED")
     assert caught.value.metadata["retry"] == "NO"
     async with (
@@ -219,7 +226,7 @@ async def test_a_wrong_key_is_told_and_a_right_one_mends_the_session(tmp_path: P
         connect("rest", server) as face,
     ):
         assert await context_of_next(face, session_id) == []
-        assert (await face.history(session_id))[0] == ("user", "lost")
+        assert (await face.said(session_id))[0] == ("user", "lost")
     await demo.stop()
 
 
@@ -227,10 +234,10 @@ async def test_a_provider_that_is_not_there_is_told_and_may_come(tmp_path: Path)
     port = free_port()
     settings = {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", **_LIMITS}
     async with running_server(tmp_path, **settings) as server, connect("grpc", server) as face:
-        session_id = await face.create()
+        session_id = await face.create_session()
         async with asyncio.timeout(_WITHIN_S):
-            with pytest.raises(Refused) as caught:
-                await face.send(session_id, "lost")
+            with pytest.raises(ChatSessionError) as caught:
+                await face.ask(session_id, "lost")
         check_refused(caught.value, "UNAVAILABLE", "MODEL_UNAVAILABLE")
         demo = DemoServer(port=port)
         await demo.start()

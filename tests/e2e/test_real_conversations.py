@@ -7,23 +7,28 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Settings
-from tests.e2e.faces import Face, History, connect, grpc_face, rest_face
+from tests.support.calls import Caller
+from tests.support.door import connect
+from tests.support.grpc_calls import GrpcCaller
+from tests.support.rest_calls import RestCaller
 from tests.support.server import running_server
 
 _QUESTIONS = Path(__file__).parents[1] / "data" / "mt_bench_questions.jsonl"
 _AT_ONCE = 8
+
+History = list[tuple[str, str]]
 
 
 def conversations() -> list[list[str]]:
     return [json.loads(line)["turns"] for line in _QUESTIONS.read_text("utf-8").splitlines()]
 
 
-async def converse(face: Face, messages: list[str]) -> tuple[str, History]:
+async def converse(face: Caller, messages: list[str]) -> tuple[str, History]:
     """Have one conversation; return its session and what was sent and answered."""
-    session_id = await face.create()
+    session_id = await face.create_session()
     told: History = []
     for number, message in enumerate(messages, 1):
-        answer = await face.send(session_id, message)
+        answer = await face.ask(session_id, message)
         assert message[:1000] in answer
         assert f"I see {number} user message(s)" in answer
         told += [("user", message), ("assistant", answer)]
@@ -42,8 +47,8 @@ async def test_80_conversations_keep_every_message_in_order(store: Settings, fac
 
     async with running_server(tmp_path, **store) as server:
         told = await asyncio.gather(*map(one, turns))
-        async with grpc_face(server) as stubs, rest_face(server) as rest:
+        async with GrpcCaller(server) as stubs, RestCaller(server) as rest:
             for session_id, history in told:
-                assert await stubs.history(session_id) == history
-                assert await rest.history(session_id) == history
+                assert await stubs.said(session_id) == history
+                assert await rest.said(session_id) == history
     assert len({session_id for session_id, _ in told}) == 80

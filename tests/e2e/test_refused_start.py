@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from chatsession.errors import ChatSessionError
 
 from tests.e2e.conftest import Settings
-from tests.e2e.faces import Refused, connect
 from tests.e2e.starting import EndedProcess, free_port, refused_start, run_to_end
+from tests.support.calls import whole_history
+from tests.support.door import connect
 from tests.support.server import running_server
 
 _SECRET = "Secret-7f3a"
@@ -86,14 +88,14 @@ async def test_a_second_server_on_the_same_grpc_port_does_not_start(tmp_path: Pa
     async with running_server(tmp_path) as server, connect("grpc", server) as face:
         second = await refused_start(tmp_path, GRPC_ADDRESS=server.grpc_target)
         check_one_line(second, _PART_FAILED, "GRPC_ADDRESS")
-        assert await face.create()
+        assert await face.create_session()
 
 
 async def test_a_second_server_on_the_same_http_port_does_not_start(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, connect("rest", server) as face:
         second = await refused_start(tmp_path, HTTP_ADDRESS=server.http_url.removeprefix("http://"))
         check_one_line(second, _PART_FAILED, "HTTP_ADDRESS")
-        assert await face.create()
+        assert await face.create_session()
 
 
 @pytest.mark.parametrize("uri", _BAD_MONGO_URIS)
@@ -126,10 +128,10 @@ async def test_a_running_service_does_not_show_secrets(tmp_path: Path) -> None:
     }
     settings = {"STORE_TIMEOUT_SECONDS": "0.5", "LOG_LEVEL": "debug", **secrets}
     async with running_server(tmp_path, **settings) as server, connect("rest", server) as face:
-        with pytest.raises(Refused) as caught:
-            await face.create()
+        with pytest.raises(ChatSessionError) as caught:
+            await face.create_session()
         await server.stop()
-        assert _SECRET not in caught.value.text
+        assert _SECRET not in str(vars(caught.value))
         assert _SECRET not in str(list(server.log))
 
 
@@ -139,13 +141,13 @@ async def test_a_key_that_the_provider_refuses_is_not_shown(tmp_path: Path) -> N
     async with await asyncio.start_server(_quote_the_key, "127.0.0.1", 0) as provider:
         settings["OPENAI_BASE_URL"] = f"http://127.0.0.1:{provider.sockets[0].getsockname()[1]}/v1"
         async with running_server(tmp_path, **settings) as server, connect("grpc", server) as face:
-            session_id = await face.create()
-            with pytest.raises(Refused) as caught:
-                await face.send(session_id, "hi")
-            turns = await face.turns(session_id)
+            session_id = await face.create_session()
+            with pytest.raises(ChatSessionError) as caught:
+                await face.ask(session_id, "hi")
+            turns = await whole_history(face, session_id)
             await server.stop()
             assert caught.value.reason == "MODEL_AUTHENTICATION_FAILED"
-            assert _SECRET not in caught.value.text + str(turns)
+            assert _SECRET not in str(vars(caught.value)) + str(turns)
             assert _SECRET not in str(list(server.log))
 
 
@@ -162,9 +164,9 @@ async def _quote_the_key(reader: asyncio.StreamReader, writer: asyncio.StreamWri
 
 async def test_messages_are_not_logged(tmp_path: Path) -> None:
     async with running_server(tmp_path, LOG_LEVEL="debug") as server, connect("rest", server) as face:
-        session_id = await face.create()
-        await face.send(session_id, _SECRET)
-        with pytest.raises(Refused):
-            await face.send(session_id, _SECRET, "demo/error-400")
+        session_id = await face.create_session()
+        await face.ask(session_id, _SECRET)
+        with pytest.raises(ChatSessionError):
+            await face.ask(session_id, _SECRET, "demo/error-400")
         await server.stop()
         assert _SECRET not in str(list(server.log))

@@ -8,15 +8,21 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from chatsession.errors import ChatSessionError
+from chatsession.v1 import chat_session_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pymongo.uri_parser import parse_uri
 
 from tests.e2e.conftest import Settings
-from tests.e2e.faces import GrpcFace, Refused, RestFace, check_refused, connect, grpc_face, rest_face
+from tests.e2e.refusals import check_refused
 from tests.e2e.starting import free_port
 from tests.e2e.waiting import until_logged
+from tests.support.calls import Caller, send_request
+from tests.support.door import connect
+from tests.support.grpc_calls import GrpcCaller
 from tests.support.mongo import NoMongo, start_mongo
 from tests.support.proxy import Proxy
+from tests.support.rest_calls import RestCaller
 from tests.support.server import ServerProcess, running_server
 from tests.support.waiting import until
 
@@ -28,25 +34,25 @@ _SERVICE = "chatsession.v1.ChatSessionService"
 _SLOW = "demo/slow:chunks=20,delay_ms=100"
 _SLOW_TEXT = "".join(f"word{number} " for number in range(1, 21))
 
-_CALLS: dict[str, Callable[[GrpcFace | RestFace], Awaitable[Any]]] = {
-    "create": lambda face: face.create(),
-    "send": lambda face: face.send("some-session", "hi"),
-    "stream": lambda face: anext(face.stream("some-session", "hi")),
-    "history": lambda face: face.history("some-session"),
+_CALLS: dict[str, Callable[[Caller], Awaitable[Any]]] = {
+    "create": lambda face: face.create_session(),
+    "send": lambda face: face.ask("some-session", "hi"),
+    "stream": lambda face: anext(face.stream(send_request("some-session", "hi"))),
+    "history": lambda face: face.said("some-session"),
 }
 
 
-async def unavailable(call: Awaitable[Any]) -> Refused:
+async def unavailable(call: Awaitable[Any]) -> ChatSessionError:
     """Make a call and check that it is told in time that the store is away."""
     async with asyncio.timeout(_ANSWERED_WITHIN_S):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(ChatSessionError) as caught:
             await call
     check_refused(caught.value, "UNAVAILABLE", "STORE_UNAVAILABLE")
     assert caught.value.retry_delay_s is not None
     return caught.value
 
 
-async def readiness(rest: RestFace) -> int:
+async def readiness(rest: RestCaller) -> int:
     return (await rest.call("GET", "/readyz"))[0]
 
 
@@ -56,7 +62,7 @@ async def until_ready(server: ServerProcess, ready: int = 200) -> None:
     async def is_so() -> bool:
         return await readiness(rest) == ready
 
-    async with rest_face(server) as rest:
+    async with RestCaller(server) as rest:
         await until(is_so, timeout_s=_BACK_WITHIN_S)
 
 
@@ -80,7 +86,7 @@ async def test_without_its_database_the_service_starts_and_says_so(away: ServerP
 @module_loop
 @pytest.mark.parametrize("name", ["", _SERVICE])
 async def test_without_its_database_grpc_health_is_not_serving(away: ServerProcess, name: str) -> None:
-    async with grpc_face(away) as stubs:
+    async with GrpcCaller(away) as stubs:
         health = health_pb2_grpc.HealthStub(stubs.channel)
         response = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
     assert response.status == health_pb2.HealthCheckResponse.NOT_SERVING
@@ -88,7 +94,7 @@ async def test_without_its_database_grpc_health_is_not_serving(away: ServerProce
 
 @module_loop
 async def test_without_its_database_the_service_lives_and_is_not_ready(away: ServerProcess) -> None:
-    async with rest_face(away) as rest:
+    async with RestCaller(away) as rest:
         assert await readiness(rest) == 503
         assert (await rest.call("GET", "/healthz"))[0] == 200
 
@@ -96,7 +102,7 @@ async def test_without_its_database_the_service_lives_and_is_not_ready(away: Ser
 @module_loop
 @pytest.mark.parametrize("call", _CALLS.values(), ids=_CALLS)
 async def test_without_its_database_calls_are_refused_in_time(
-    away: ServerProcess, face_name: str, call: Callable[[GrpcFace | RestFace], Awaitable[Any]]
+    away: ServerProcess, face_name: str, call: Callable[[Caller], Awaitable[Any]]
 ) -> None:
     async with connect(face_name, away) as face:
         await unavailable(call(face))
@@ -105,7 +111,7 @@ async def test_without_its_database_calls_are_refused_in_time(
 @module_loop
 async def test_a_refused_send_says_that_nothing_was_saved(away: ServerProcess, face_name: str) -> None:
     async with connect(face_name, away) as face:
-        refused = await unavailable(face.send("some-session", "hi"))
+        refused = await unavailable(face.ask("some-session", "hi"))
     assert (refused.metadata["committed"], refused.metadata["retry"]) == ("false", "SAME_REQUEST")
 
 
@@ -120,9 +126,9 @@ async def test_the_service_recovers_when_the_database_comes(tmp_path: Path, mong
             await until_ready(server)
             for name in ("grpc", "rest"):
                 async with connect(name, server) as face:
-                    session_id = await face.create()
-                    answer = await face.send(session_id, "hi")
-                    assert await face.history(session_id) == [("user", "hi"), ("assistant", answer)]
+                    session_id = await face.create_session()
+                    answer = await face.ask(session_id, "hi")
+                    assert await face.said(session_id) == [("user", "hi"), ("assistant", answer)]
 
 
 # A database that goes away and comes back
@@ -143,52 +149,52 @@ def behind_proxy(proxy: Proxy, mongo_database: str) -> Settings:
 
 async def test_between_turns_the_database_may_go_and_come(proxy: Proxy, behind_proxy: Settings, tmp_path: Path) -> None:
     async with running_server(tmp_path, **behind_proxy) as server, connect("grpc", server) as face:
-        session_id = await face.create()
-        told = [("user", "one"), ("assistant", await face.send(session_id, "one"))]
+        session_id = await face.create_session()
+        told = [("user", "one"), ("assistant", await face.ask(session_id, "one"))]
         await proxy.down()
-        refused = await unavailable(face.send(session_id, "lost"))
+        refused = await unavailable(face.ask(session_id, "lost"))
         assert refused.metadata["committed"] == "false"
-        await unavailable(face.history(session_id))
+        await unavailable(face.said(session_id))
         await until_ready(server, 503)
         await proxy.up()
         await until_ready(server)
-        assert await face.history(session_id) == told
-        assert "I see 2 user message(s)" in await face.send(session_id, "two")
+        assert await face.said(session_id) == told
+        assert "I see 2 user message(s)" in await face.ask(session_id, "two")
 
 
 async def test_in_a_stream_the_database_may_go_and_come(proxy: Proxy, behind_proxy: Settings, tmp_path: Path) -> None:
     async with running_server(tmp_path, **behind_proxy) as server, connect("rest", server) as face:
-        session_id = await face.create()
+        session_id = await face.create_session()
         text = ""
-        async with aclosing(face.stream(session_id, "hi", _SLOW)) as events:
+        async with aclosing(face.stream(send_request(session_id, "hi", model=_SLOW))) as events:
             async for event in events:
-                text += event.get("delta", {}).get("text", "")
+                text += event.delta.text
                 if text == "word1 ":
                     await proxy.down()
                     await until_logged(server, "health", status="NOT_SERVING")
                     await proxy.up()
-        assert (text, event["ended"]["turn"]["state"]) == (_SLOW_TEXT, "COMPLETED")
-        assert await face.history(session_id) == [("user", "hi"), ("assistant", _SLOW_TEXT)]
+        assert (text, event.ended.turn.state) == (_SLOW_TEXT, pb.Turn.COMPLETED)
+        assert await face.said(session_id) == [("user", "hi"), ("assistant", _SLOW_TEXT)]
 
 
 async def test_a_database_that_hangs_does_not_hang_callers(
     proxy: Proxy, behind_proxy: Settings, tmp_path: Path
 ) -> None:
     async with running_server(tmp_path, **behind_proxy) as server, connect("rest", server) as face:
-        session_id = await face.create()
+        session_id = await face.create_session()
         proxy.hold()
-        await unavailable(face.send(session_id, "hi"))
-        await unavailable(face.history(session_id))
+        await unavailable(face.ask(session_id, "hi"))
+        await unavailable(face.said(session_id))
         proxy.let_go()
         # A caller that keeps trying gets through by itself.
         await until(lambda: is_answered(face, session_id), timeout_s=_BACK_WITHIN_S)
-        assert ("user", "again") in await face.history(session_id)
+        assert ("user", "again") in await face.said(session_id)
 
 
-async def is_answered(face: GrpcFace | RestFace, session_id: str) -> bool:
+async def is_answered(face: Caller, session_id: str) -> bool:
     try:
-        return bool(await face.send(session_id, "again"))
-    except Refused as refused:
+        return bool(await face.ask(session_id, "again"))
+    except ChatSessionError as refused:
         check_refused(refused, "UNAVAILABLE", "STORE_UNAVAILABLE")
         return False
 
@@ -198,12 +204,14 @@ async def test_a_session_whose_last_answer_met_an_outage_goes_on(
 ) -> None:
     """The caller has left; the answer ends while the database is away."""
     async with running_server(tmp_path, **behind_proxy) as server, connect("rest", server) as face:
-        session_id = await face.create()
-        async with aclosing(face.stream(session_id, "hi", "demo/slow:chunks=5,delay_ms=100")) as events:
+        session_id = await face.create_session()
+        async with aclosing(
+            face.stream(send_request(session_id, "hi", model="demo/slow:chunks=5,delay_ms=100"))
+        ) as events:
             await anext(events)
             await proxy.down()
         await until_ready(server, 503)
         await proxy.up()
         await until_ready(server)
-        assert "I see 2 user message(s)" in await face.send(session_id, "again")
-        assert [content for role, content in await face.history(session_id) if role == "user"] == ["hi", "again"]
+        assert "I see 2 user message(s)" in await face.ask(session_id, "again")
+        assert [content for role, content in await face.said(session_id) if role == "user"] == ["hi", "again"]

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Settings, store_and_face
-from tests.e2e.faces import Face, connect
 from tests.e2e.processes import children, connections_of, is_running
 from tests.e2e.starting import free_port
+from tests.support.calls import Caller, send_request
+from tests.support.door import connect
 from tests.support.server import ServerProcess, running_server
 from tests.support.waiting import until
 
@@ -43,15 +44,15 @@ def port_of(face_name: str, server: ServerProcess) -> int:
     return int((server.grpc_target if face_name == "grpc" else server.http_url).rpartition(":")[2])
 
 
-async def one_face_to_each(face_name: str, server: ServerProcess, stack: AsyncExitStack) -> dict[int, Face]:
+async def one_face_to_each(face_name: str, server: ServerProcess, stack: AsyncExitStack) -> dict[int, Caller]:
     """Connect until both workers hold a connection; return a face to each by its process id."""
     workers, port = children(server.pid), port_of(face_name, server)
     assert len(workers) == 2
-    faces: dict[int, Face] = {}
+    faces: dict[int, Caller] = {}
     before = connections_of(workers, port)
     for _ in range(_MOST_CONNECTIONS):
         face = await stack.enter_async_context(connect(face_name, server))
-        await face.create()
+        await face.create_session()
         after = connections_of(workers, port)
         (taken_by,) = [pid for pid in workers if after[pid] > before[pid]]
         faces.setdefault(taken_by, face)
@@ -65,22 +66,22 @@ async def one_face_to_each(face_name: str, server: ServerProcess, stack: AsyncEx
 async def test_both_workers_serve_and_share_the_sessions(server: ServerProcess, face_name: str) -> None:
     async with AsyncExitStack() as stack:
         one, other = (await one_face_to_each(face_name, server, stack)).values()
-        session_id = await one.create()
-        told = [("user", "one"), ("assistant", await one.send(session_id, "one"))]
-        assert await other.history(session_id) == told
-        answer = await other.send(session_id, "two")
+        session_id = await one.create_session()
+        told = [("user", "one"), ("assistant", await one.ask(session_id, "one"))]
+        assert await other.said(session_id) == told
+        answer = await other.ask(session_id, "two")
         assert "I see 2 user message(s)" in answer
-        assert await one.history(session_id) == [*told, ("user", "two"), ("assistant", answer)]
+        assert await one.said(session_id) == [*told, ("user", "two"), ("assistant", answer)]
 
 
 async def test_messages_to_one_session_take_turns_across_workers(server: ServerProcess) -> None:
     async with AsyncExitStack() as stack:
         faces = list((await one_face_to_each("grpc", server, stack)).values())
-        session_id = await faces[0].create()
+        session_id = await faces[0].create_session()
         messages = [f"message {number}" for number in range(8)]
-        sends = [face.send(session_id, message) for face, message in zip(faces * 4, messages, strict=True)]
+        sends = [face.ask(session_id, message) for face, message in zip(faces * 4, messages, strict=True)]
         answers = dict(zip(messages, await asyncio.gather(*sends), strict=True))
-        history = await faces[0].history(session_id)
+        history = await faces[0].said(session_id)
     asked = [content for role, content in history if role == "user"]
     assert sorted(asked) == messages
     assert history == [entry for text in asked for entry in (("user", text), ("assistant", answers[text]))]
@@ -92,18 +93,20 @@ async def test_a_killed_worker_comes_back_and_its_turn_is_ended(server: ServerPr
     async with AsyncExitStack() as stack:
         faces = await one_face_to_each("grpc", server, stack)
         (lost, face), (_, other) = faces.items()
-        session_id = await face.create()
-        async with aclosing(face.stream(session_id, "hi", "demo/slow:chunks=20,delay_ms=100")) as events:
+        session_id = await face.create_session()
+        async with aclosing(
+            face.stream(send_request(session_id, "hi", model="demo/slow:chunks=20,delay_ms=100"))
+        ) as events:
             async for event in events:
-                if "delta" in event:
+                if event.HasField("delta"):
                     break
             os.kill(lost, signal.SIGKILL)
         await until_serving(server, 3)
         workers = children(server.pid)
         assert len(workers) == 2
         assert lost not in workers
-        assert "Hello!" in await other.send(session_id, "still there?")
-        told = [content for role, content in await other.history(session_id) if role == "user"]
+        assert "Hello!" in await other.ask(session_id, "still there?")
+        told = [content for role, content in await other.said(session_id) if role == "user"]
         assert told == ["hi", "still there?"]
 
 
@@ -111,8 +114,8 @@ async def test_a_killed_worker_comes_back_and_its_turn_is_ended(server: ServerPr
 async def test_a_stop_ends_all_workers(server: ServerProcess) -> None:
     workers = children(server.pid)
     async with connect("grpc", server) as stubs, connect("rest", server) as rest:
-        await stubs.create()
-        await rest.create()
+        await stubs.create_session()
+        await rest.create_session()
         assert await server.stop() == 0
     assert not any(is_running(pid) for pid in workers)
     assert sum(entry["event"] == "stopped" for entry in server.log) == 2

@@ -13,7 +13,7 @@ import pytest_asyncio
 from pymongo.uri_parser import parse_uri
 
 from service.llm.demo import DemoServer
-from tests.support.calls import Door
+from tests.support.door import Door
 from tests.support.fleet import Fleet
 from tests.support.mongo import database_name, mongo_client, mongo_database, mongo_uri
 from tests.support.mongo_proxy import MongoProxy, pass_on

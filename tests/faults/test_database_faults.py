@@ -14,7 +14,8 @@ from chatsession.v1 import chat_session_pb2 as pb
 from service.llm.demo import DemoServer
 from service.llm.tally import message_key
 from tests.faults.conftest import Stage, Stages
-from tests.support.calls import Door, Seen, send_request, whole_history
+from tests.support.calls import Seen, send_request, whole_history
+from tests.support.door import Door
 from tests.support.mongo_proxy import Command, Fate, MongoProxy, Rule
 from tests.support.workload import Ledger, Worker, all_settled, faults_in
 

@@ -11,7 +11,8 @@ from chatsession.errors import ChatSessionError
 from chatsession.v1 import chat_session_pb2 as pb
 
 from tests.faults.conftest import Pair
-from tests.support.calls import Caller, Events, Seen, doors, send_request
+from tests.support.calls import Caller, Events, Seen, send_request
+from tests.support.door import doors
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

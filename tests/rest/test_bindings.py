@@ -1,11 +1,12 @@
-"""From request to message and back: rules B1 to B10, R9 and the request side of 4a of the transcoding rules."""
+"""From request to message and back: rules B1 to B10, B25, R9 and the request side of 4a of the transcoding rules."""
 
 from typing import Any
 
 import pytest
+from google.api.http_pb2 import HttpRule
 
-from service.rest import Limits
-from tests.rest.kit import FakeInvoker, ask, gallery_app, gallery_class
+from service.rest import Limits, RestApp
+from tests.rest.kit import FakeInvoker, ask, gallery_app, gallery_class, service_with
 
 
 @pytest.fixture
@@ -93,6 +94,15 @@ async def test_s7_a_value_body_may_be_anything(invoker: FakeInvoker) -> None:
         assert (await ask(gallery_app(invoker), "POST", "/v1/any-value/1", body)).status == 200
 
 
+async def test_j5_null_is_a_value_body_and_no_other(invoker: FakeInvoker) -> None:
+    answer = await ask(gallery_app(invoker), "POST", "/v1/any-value/1", "null")
+    assert (answer.status, answer.body) == (200, b"null")
+    assert invoker.call.request.value.WhichOneof("kind") == "null_value"
+    for target, field in [("/v1/in/1", "parent"), ("/v1/list/1", "strings"), ("/v1/text/1", "string_value")]:
+        answer = await ask(gallery_app(), "POST", target, "null")
+        assert (answer.status, answer.violation) == (400, field)
+
+
 async def test_s7_an_empty_body_leaves_its_field_unset(invoker: FakeInvoker) -> None:
     app = gallery_app(invoker)
     await ask(app, "POST", "/v1/in/1")
@@ -106,6 +116,13 @@ async def test_b5_no_body_where_none_is_taken(target: str) -> None:
     answer = await ask(gallery_app(), "GET", target, "{}")
     assert (answer.status, answer.detail("ErrorInfo")["reason"]) == (400, "INVALID_BODY")
     assert (await ask(gallery_app(), "GET", target, b"")).status == 200
+
+
+async def test_b25_an_empty_mask_stays_empty(invoker: FakeInvoker) -> None:
+    service = service_with(HttpRule(patch="/things/{id}", body="thing"))
+    app = RestApp([service], invoker)
+    assert (await ask(app, "PATCH", "/things/1", {"kind": "SMALL"})).status == 200
+    assert not invoker.call.request.HasField("mask")
 
 
 async def test_b5_a_chunked_body_is_a_body_too() -> None:
@@ -223,14 +240,19 @@ async def test_errors_in_a_body_field_begin_with_its_name() -> None:
     assert answer.violation == "parent.parent.number"
     answer = await ask(gallery_app(), "POST", "/v1/list/1", "[1]")
     assert answer.violation == "strings[0]"
-    answer = await ask(gallery_app(), "POST", "/v1/in/1", "null")
-    assert answer.violation == "parent"
 
 
 async def test_r9_raw_bodies(invoker: FakeInvoker) -> None:
     answer = await ask(gallery_app(invoker), "POST", "/v1/upload", b"\xff\0", {"content-type": "image/png"})
     assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b"\xff\0", "image/png")
     assert invoker.call.request.content_type == "image/png"
+
+
+async def test_r9_an_empty_file_has_a_type_too(invoker: FakeInvoker) -> None:
+    answer = await ask(gallery_app(invoker), "POST", "/v1/upload", b"", {"content-type": "image/png"})
+    assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b"", "image/png")
+    answer = await ask(gallery_app(invoker), "POST", "/v1/parts/7")
+    assert not invoker.call.request.HasField("file")
 
 
 async def test_r9_raw_body_in_a_field(invoker: FakeInvoker) -> None:
@@ -248,7 +270,7 @@ async def test_a_large_body_is_read_all_the_same(invoker: FakeInvoker) -> None:
 
 
 async def test_l3_a_message_that_grows() -> None:
-    app = gallery_app(limits=Limits(max_message_bytes=100_000))
+    app = gallery_app(limits=Limits(max_message_bytes=100_000, max_json_values=50_000))
     body = '{"doubles":[' + ",".join(["1"] * 40_000) + "]}"
     answer = await ask(app, "POST", "/v1/things", body)
     assert (answer.status, answer.json["code"]) == (413, 8)

@@ -135,7 +135,7 @@ async def test_the_document_is_valid() -> None:
     document = (await ask(app, "GET", "/openapi.json")).json
     validate(document)
     assert {"/session", "/chat", "/session/{sessionId}/history"} <= set(document["paths"])
-    body = document["components"]["schemas"]["chatsession.v1.SendMessageRequest"]
+    body = document["components"]["schemas"]["SendMessageRequest"]
     assert body["required"] == ["sessionId", "message"]
-    response = document["components"]["schemas"]["chatsession.v1.SendMessageResponse"]
+    response = document["components"]["schemas"]["SendMessageResponse"]
     assert response["required"] == ["response"]

@@ -21,11 +21,14 @@ POOL = gallery().file.pool
 THING = POOL.FindMessageTypeByName("gallery.v1.Thing")
 Thing = gallery_class("Thing")
 WRITER = Writer(POOL)
+MANY = 10_000
 
 
 def read(text: str | bytes, *, lenient: bool = False) -> Any:
     message = Thing()
-    Reader(POOL, lenient=lenient).message(THING)(message, parse(text.encode() if isinstance(text, str) else text), 0)
+    Reader(POOL, lenient=lenient).message(THING)(
+        message, parse(text.encode() if isinstance(text, str) else text, MANY), 0
+    )
     return message
 
 
@@ -363,10 +366,48 @@ def test_what_it_reads_json_format_reads_alike(value: dict[str, Any]) -> None:
     assert same(ours, json_format_read(text))
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("[" + "[]," * 60 + "1]", id="lists"),
+        pytest.param("[" + "{}," * 60 + "1]", id="objects"),
+        pytest.param("[" + "1," * 60 + "1]", id="numbers"),
+        pytest.param("[" + '"",' * 60 + '""]', id="strings"),
+        pytest.param("{" + ",".join(f'"{n}":1' for n in range(60)) + "}", id="members"),
+        pytest.param('{"a":' * 60 + "1" + "}" * 60, id="nested"),
+        pytest.param('["\\\\",' + "[]," * 60 + '"\\""]', id="between-escapes"),
+        pytest.param("[" * 60, id="unfinished"),
+    ],
+)
+def test_values_are_counted_before_they_are_made(body: str) -> None:
+    with pytest.raises(Refusal, match="more than 50 values"):
+        parse(body.encode(), 50)
+
+
+@unhurried
+@given(
+    st.recursive(st.none() | st.text('a,[{"\\\n'), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+)
+def test_what_looks_like_a_value_in_a_string_is_not_counted(value: Any) -> None:
+    text = json.dumps(value)
+    outside = re.sub(r'"(?:[^"\\]|\\.)*"', "", text)
+    values_at_most = 1 + sum(map(outside.count, ",[{"))
+    body = (text + " " * values_at_most).encode()
+    assert parse(body, values_at_most) == value
+    if values_at_most > 1:
+        assert isinstance(attempt(lambda: parse(body, values_at_most - 1)), Refusal)
+
+
+@pytest.mark.parametrize("number", ["9" * 401, "-" + "9" * 1_000_000])
+def test_numbers_of_endless_digits_are_not_converted(number: str) -> None:
+    with pytest.raises(Refusal, match="a number that JSON does not have"):
+        parse(number.encode(), MANY)
+
+
 @unhurried
 @given(st.binary(max_size=50) | st.text(alphabet='{}[]",:0123456789.eE-+ntfu\\ au', max_size=40).map(str.encode))
 def test_parses_whatever_json_parses_and_raises_nothing_else(body: bytes) -> None:
-    ours = attempt(lambda: parse(body))
+    ours = attempt(lambda: parse(body, MANY))
     if isinstance(ours, Refusal):
         assert ours.http_status == 400
     else:

@@ -3,6 +3,9 @@
 import asyncio
 import json
 import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +13,9 @@ import pytest
 from service.rest import Listener, ListenerLimits
 from tests.rest.kit import FakeInvoker, gallery_app, gallery_class
 from tests.rest.wire import IMPATIENT, connected, serving, wired
+from tests.support.attacks import ATTACKS, Attack, Tally, Target, besiege
 
+_LEAVERS = {"slow head", "slow body", "2 MiB bodies, never ended", "single bytes", "endless chunked body"}
 OK = b"HTTP/1.1 200 OK"
 
 
@@ -117,6 +122,53 @@ async def test_heads_that_are_too_large(head: str) -> None:
         await wire.send(head)
         status, body = _error(await wire.closed())
     assert (status, body["code"], body["details"][0]["reason"]) == (431, 8, "HEADERS_TOO_LARGE")
+
+
+@pytest.mark.parametrize(
+    ("opening", "rest"),
+    [
+        pytest.param("0\r\n", "X-A: a\r\n" * 1000, id="many-trailers"),
+        pytest.param("0\r\nX-A: ", "a" * 1000, id="one-trailer"),
+        pytest.param("1;a=", "a" * 1000, id="chunk-extension"),
+    ],
+)
+async def test_what_is_no_content_of_a_chunked_body_is_bounded_too(opening: str, rest: str) -> None:
+    invoker = FakeInvoker()
+    patient = replace(IMPATIENT, body_timeout_s=60)
+    async with wired(gallery_app(invoker), patient) as wire:
+        await wire.send(f"POST /v1/things HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{opening}")
+        reading = asyncio.create_task(wire.closed())
+        for _ in range(1000):
+            if reading.done():
+                break
+            await wire.send(rest)
+            await asyncio.wait([reading], timeout=0.001)
+        status, body = _error(await reading)
+    assert (status, body["details"][0]["reason"]) == (431, "HEADERS_TOO_LARGE")
+    assert not invoker.calls
+
+
+async def test_trailers_are_not_headers() -> None:
+    invoker = FakeInvoker()
+    async with wired(gallery_app(invoker)) as wire:
+        await wire.send("POST /v1/things HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
+        await wire.send("0\r\nX-Request-Id: late\r\n\r\n")
+        assert (await wire.answer()).status == 200
+        await wire.get("/v1/things")
+        assert (await wire.answer()).status == 200
+    assert all("late" not in dict(call.metadata).values() for call in invoker.calls)
+
+
+async def test_a_client_that_goes_on_sending_behind_a_refusal_is_not_read_for_long() -> None:
+    limits = replace(IMPATIENT, linger_s=60)
+    async with wired(gallery_app(), limits) as wire:
+        await wire.send("rubbish\r\n\r\n")
+        assert _error(await wire.closed())[0] == 400
+        sending = asyncio.create_task(wire.send(*[b"x" * 1_000_000] * 64))
+        done, _ = await asyncio.wait([sending], timeout=1)
+        assert not done
+        sending.cancel()
+        wire.writer.transport.abort()
 
 
 @pytest.mark.parametrize(
@@ -232,6 +284,21 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
         assert [(await wire.answer()).json["id"] for _ in range(4)] == ["0", "1", "2", "3"]
 
 
+async def test_a_client_that_leaves_is_noticed_behind_pipelined_requests(caplog: pytest.LogCaptureFixture) -> None:
+    go = asyncio.Event()
+    invoker = FakeInvoker(wait=go.wait)
+    async with serving(gallery_app(invoker)) as listener:
+        async with connected(listener) as wire:
+            await wire.send("GET /v1/things HTTP/1.1\r\nHost: h\r\n\r\n" * 3)
+            await asyncio.wait_for(invoker.started.wait(), 5)
+            wire.reset()
+            await asyncio.wait_for(invoker.cancelled.wait(), 5)
+        await asyncio.wait_for(listener.wait_until_empty(), 5)
+        go.set()
+    assert len(invoker.calls) == 1
+    assert caplog.records == []
+
+
 async def test_too_many_pipelined_requests_end_the_connection() -> None:
     invoker = FakeInvoker(wait=asyncio.Event().wait)
     async with wired(gallery_app(invoker), IMPATIENT) as wire:
@@ -309,6 +376,71 @@ async def test_too_many_connections() -> None:
         assert (await first.answer()).status == 200
 
 
+async def test_large_bodies_are_refused_while_others_hold_too_much() -> None:
+    limits = ListenerLimits(max_held_body_bytes=300_000)
+    app = gallery_app()
+    async with serving(app, limits) as listener, connected(listener) as holder, connected(listener) as wire:
+        await holder.send("POST /v1/things HTTP/1.1\r\nHost: h\r\nContent-Length: 250000\r\n\r\n", " " * 249_000)
+        large, small = (b'{"stringValue":"' + b"x" * size + b'"}' for size in (100_000, 50_000))
+        await wire.post("/v1/things", small)
+        assert (await wire.answer()).status == 200
+        await wire.post("/v1/things", large)
+        refusal = await wire.head()
+        assert (refusal.status, refusal.headers["retry-after"]) == (503, "1")
+        holder.reset()
+        await _until(lambda: listener.connections == 0)
+        async with connected(listener) as later:
+            for _ in range(4):  # each is let go of when it is answered
+                await later.post("/v1/things", large)
+                assert (await later.answer()).status == 200
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - nobody here could set an event
+            await asyncio.sleep(0.01)
+
+
+def _hardly_reading(listener: Listener) -> socket.socket:
+    """Connect with little room for what is not read."""
+    sock = socket.create_connection((listener.host, listener.port))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    return sock
+
+
+async def test_who_has_left_answers_unread_longest_goes_first() -> None:
+    invoker = FakeInvoker(gallery_class("Thing")(id="x" * 20_000_000))
+    async with serving(gallery_app(invoker), ListenerLimits(max_unread_bytes=44_000_000)) as listener:
+        async with AsyncExitStack() as stack:
+            wires = []
+            for number in range(4):
+                wire = await stack.enter_async_context(connected(listener, sock=_hardly_reading(listener), limit=1000))
+                await wire.get("/v1/things")
+                await wire.head()
+                wires.append(wire)
+                await _until(lambda number=number: len(invoker.calls) == number + 1)  # type: ignore[misc]
+            await _until(lambda: listener.connections == 2)
+            for wire in wires[:2]:
+                assert len(await wire.closed()) < 20_000_000
+            for wire in wires[2:]:
+                assert len(await wire._within(wire.reader.readexactly(20_000_000))) == 20_000_000
+        await asyncio.wait_for(listener.wait_until_empty(), 10)
+
+
+@pytest.mark.parametrize("attack", [attack for attack in ATTACKS if attack.name in _LEAVERS], ids=str)
+async def test_no_task_outlives_the_attackers(attack: Attack) -> None:
+    before = asyncio.all_tasks()
+    tally = Tally()
+    async with serving(gallery_app()) as listener:
+        target = Target(listener.host, listener.port)
+        besieging = asyncio.create_task(besiege(attack, target, tally, attackers=20, within_s=0.2))
+        await _until(lambda: tally.begun == 20 and listener.connections > 0)
+        besieging.cancel()
+        await asyncio.wait([besieging])
+        await asyncio.wait_for(listener.wait_until_empty(), 10)
+        await _until(lambda: asyncio.all_tasks() <= before)
+
+
 async def test_stop_lets_an_answer_finish_within_the_grace() -> None:
     go = asyncio.Event()
     invoker = FakeInvoker(wait=go.wait)
@@ -347,6 +479,17 @@ async def test_stop_cancels_what_outlives_the_grace() -> None:
         assert OK not in await wire.closed()
 
 
+async def test_stop_ends_a_request_that_is_still_coming_as_if_its_client_had_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(gallery_app()) as listener, connected(listener) as wire:
+        await wire.send("POST /v1/things HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n")
+        await _until(lambda: bool(listener.connections))
+        await listener.stop()
+        assert await wire.closed() == b""
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("headers", [(), ("Connection: close",)])
 async def test_a_reader_that_stalls_on_a_large_answer_is_cut(headers: tuple[str, ...]) -> None:
     invoker = FakeInvoker(gallery_class("Thing")(id="x" * 20_000_000))
@@ -359,14 +502,14 @@ async def test_a_reader_that_stalls_on_a_large_answer_is_cut(headers: tuple[str,
 async def test_a_reader_that_is_only_slow_gets_it_all() -> None:
     size = 6_000_000
     invoker = FakeInvoker(gallery_class("Thing")(id="x" * size))
-    async with serving(gallery_app(invoker), IMPATIENT) as listener:
-        sock = socket.create_connection((listener.host, listener.port))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-        async with connected(listener, sock=sock, limit=10_000) as wire:
-            await wire.get("/v1/things", "Connection: close")
-            await wire.head()
-            read = 0
-            while data := await wire.reader.read(200_000):
-                read += len(data)
-                await asyncio.sleep(IMPATIENT.write_timeout_s / 100)
-            assert read > size
+    async with (
+        serving(gallery_app(invoker), IMPATIENT) as listener,
+        connected(listener, sock=_hardly_reading(listener), limit=10_000) as wire,
+    ):
+        await wire.get("/v1/things", "Connection: close")
+        await wire.head()
+        read = 0
+        while data := await wire.reader.read(200_000):
+            read += len(data)
+            await asyncio.sleep(IMPATIENT.write_timeout_s / 100)
+        assert read > size

@@ -5,10 +5,15 @@ from typing import Any
 
 import pytest
 from google.api.http_pb2 import HttpRule
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.rpc.status_pb2 import Status
+from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
 from service.rest.openapi import Document
 from service.rest.rules import rules_of
+from service.rest.schemas import Schemas, Way
 from tests.rest.kit import compiled, gallery, service_with
 
 
@@ -98,7 +103,7 @@ def test_query_parameters(document: Any) -> None:
     parameters = {parameter["name"]: parameter for parameter in document["paths"]["/v1/things"]["get"]["parameters"]}
     assert parameters["int64Value"]["schema"] == {"type": "string", "format": "int64", "pattern": "^-?[0-9]+$"}
     assert parameters["strings"]["schema"] == {"type": "array", "items": {"type": "string"}}
-    assert parameters["kind"]["schema"] == {"$ref": "#/components/schemas/gallery.v1.Kind"}
+    assert parameters["kind"]["schema"] == {"$ref": "#/components/schemas/Kind"}
     assert parameters["parent.name"]["description"] == "Its name."
     assert parameters["timeValue"]["schema"]["format"] == "date-time"
     assert parameters["old"]["deprecated"] is True
@@ -116,9 +121,10 @@ def test_query_parameters_leave_out_what_path_and_body_have(document: Any) -> No
 
 def test_bodies(document: Any) -> None:
     whole = document["paths"]["/v1/things"]["post"]["requestBody"]["content"]["application/json"]
-    assert whole["schema"] == {"$ref": "#/components/schemas/gallery.v1.Thing.Input"}
+    assert whole["schema"] == {"$ref": "#/components/schemas/Thing.Input"}
     less = document["paths"]["/v1/things/{id}"]["post"]["requestBody"]["content"]["application/json"]
-    assert "id" not in less["schema"]["properties"]
+    assert less["schema"] == {"$ref": "#/components/schemas/Thing.Input.Without.id"}
+    assert "id" not in document["components"]["schemas"]["Thing.Input.Without.id"]["properties"]
     field = document["paths"]["/v1/list/{id}"]["post"]
     assert field["requestBody"]["content"]["application/json"]["schema"]["type"] == "array"
     assert field["responses"]["200"]["content"]["application/json"]["schema"]["type"] == "array"
@@ -127,7 +133,7 @@ def test_bodies(document: Any) -> None:
 
 def test_what_is_sent_and_what_is_received(document: Any) -> None:
     schemas = document["components"]["schemas"]
-    sent, received = schemas["gallery.v1.Thing.Input"], schemas["gallery.v1.Thing"]
+    sent, received = schemas["Thing.Input"], schemas["Thing"]
     assert "outputOnly" not in sent["properties"]
     assert "inputOnly" not in received["properties"]
     assert sent["properties"]["inputOnly"]["writeOnly"] is True
@@ -135,28 +141,28 @@ def test_what_is_sent_and_what_is_received(document: Any) -> None:
     assert sent["additionalProperties"] is False
     assert "int32Value" in received["required"]
     assert "parent" not in received["required"]
-    assert schemas["gallery.v1.Part"] is not None
+    assert "Part" not in schemas, "nothing refers to it"
 
 
 def test_types(document: Any) -> None:
-    properties = document["components"]["schemas"]["gallery.v1.Thing"]["properties"]
+    properties = document["components"]["schemas"]["Thing"]["properties"]
     expected = {
         "int32Value": {"type": "integer", "format": "int32"},
         "uint64Value": {"type": "string", "format": "uint64", "pattern": "^[0-9]+$"},
         "boolValue": {"type": "boolean"},
         "bytesValue": {"type": "string", "format": "byte", "contentEncoding": "base64"},
         "labels": {"type": "object", "additionalProperties": {"type": "string"}},
-        "byNumber": {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/gallery.v1.Parent"}},
+        "byNumber": {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/Parent"}},
         "int64Wrapper": {"type": "string", "format": "int64", "pattern": "^-?[0-9]+$"},
         "value": {},
         "nullValue": {"type": "null"},
-        "thing": {"$ref": "#/components/schemas/gallery.v1.Thing"},
+        "thing": {"$ref": "#/components/schemas/Thing"},
     }
     assert {name: properties[name] for name in expected} == expected
 
 
 def test_oneofs(document: Any) -> None:
-    sent = document["components"]["schemas"]["gallery.v1.Parent.Input"]
+    sent = document["components"]["schemas"]["Parent.Input"]
     assert sent["allOf"] == [{"not": {"required": ["left", "right"]}}]
     assert "At most one of `left`, `right`." in sent["description"]
 
@@ -166,10 +172,10 @@ def test_comments(document: Any) -> None:
     operation = document["paths"]["/v1/things/{id}"]["get"]
     assert operation["summary"] == "Gets a thing"
     assert operation["description"] == "Gets a thing. Nothing else.\n\nAt length."
-    kind = document["components"]["schemas"]["gallery.v1.Kind"]
+    kind = document["components"]["schemas"]["Kind"]
     assert kind["enum"] == ["KIND_UNSPECIFIED", "SMALL", "LARGE", "NEGATIVE"]
     assert kind["description"] == "What a thing can be.\n\n- `KIND_UNSPECIFIED`: Not known.\n- `SMALL`: A small one."
-    assert document["components"]["schemas"]["gallery.v1.Thing"]["description"].startswith("All kinds of fields.")
+    assert document["components"]["schemas"]["Thing"]["description"].startswith("All kinds of fields.")
 
 
 def test_errors(document: Any) -> None:
@@ -178,7 +184,7 @@ def test_errors(document: Any) -> None:
         for operation in operations(document).values()
     )
     error = document["components"]["responses"]["Error"]
-    assert error["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/google.rpc.Status"}
+    assert error["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Status"}
     assert "| 404 | 5 | NOT_FOUND |" in error["description"]
 
 
@@ -186,8 +192,9 @@ def test_streams(document: Any) -> None:
     responses = document["paths"]["/v1/watch"]["get"]["responses"]
     content = responses["200"]["content"]
     assert set(content) == {"text/event-stream", "application/x-ndjson"}
-    assert content["text/event-stream"]["schema"] == {"$ref": "#/components/schemas/gallery.v1.Event"}
-    assert [list(form["properties"]) for form in content["application/x-ndjson"]["schema"]["anyOf"]] == [
+    assert content["text/event-stream"]["schema"] == {"$ref": "#/components/schemas/Event"}
+    assert content["application/x-ndjson"]["schema"] == {"$ref": "#/components/schemas/Event.Line"}
+    assert [list(form["properties"]) for form in document["components"]["schemas"]["Event.Line"]["anyOf"]] == [
         ["result"],
         ["error"],
         ["result", "done"],
@@ -211,6 +218,51 @@ def test_literals_stay_encoded() -> None:
 def test_examples_can_be_given() -> None:
     made = document_of(gallery(), examples={"gallery.v1.Gallery.CreateThing": {"id": "x"}})
     assert made["paths"]["/v1/things"]["post"]["requestBody"]["content"]["application/json"]["example"] == {"id": "x"}
+
+
+def test_an_example_leaves_out_what_stands_in_the_path() -> None:
+    service = service_with(HttpRule(post="/a/{id}", body="*"))
+    made = document_of(service, examples={"made.Made.M0": {"id": "x", "old": "y"}})
+    body = made["paths"]["/a/{id}"]["post"]["requestBody"]
+    assert body["content"]["application/json"]["example"] == {"old": "y"}
+
+
+def test_examples_are_valid(document: Any) -> None:
+    bodies = [op["requestBody"]["content"] for op in operations(document).values() if "requestBody" in op]
+    media = [content["application/json"] for content in bodies if "application/json" in content]
+    for one in media:
+        OAS31Validator({**one["schema"], "components": document["components"]}).validate(one["example"])
+    assert media
+
+
+def test_types_are_named_in_full_where_two_have_one_name() -> None:
+    pool = DescriptorPool()
+    pool.Add(FileDescriptorProto(name="x.proto", package="x", message_type=[DescriptorProto(name="Status")]))
+    ours, theirs = pool.FindMessageTypeByName("x.Status"), Status.DESCRIPTOR
+    schemas = Schemas([ours], [theirs], {})
+    assert schemas.message(ours, Way.IN) == {"$ref": "#/components/schemas/x.Status"}
+    assert schemas.message(theirs, Way.OUT) == {"$ref": "#/components/schemas/google.rpc.Status"}
+    assert schemas.components().keys() == {"x.Status", "google.rpc.Status"}
+
+
+def test_what_a_field_may_hold_can_be_given() -> None:
+    constraints = {"gallery.v1.Thing.id": {"pattern": "^[a-z]+$"}, "gallery.v1.Thing.strings": {"maxItems": 2}}
+    made = document_of(gallery(), constraints=constraints)
+    sent, received = (made["components"]["schemas"][name]["properties"] for name in ("Thing.Input", "Thing"))
+    assert sent["id"]["pattern"] == made["paths"]["/v1/things/{id}"]["get"]["parameters"][0]["schema"]["pattern"]
+    assert (sent["strings"]["maxItems"], sent["strings"]["type"]) == (2, "array")
+    assert "pattern" not in received["id"], "what is received may grow"
+    validate(made)
+
+
+def test_what_is_not_served_is_told() -> None:
+    unserved = {"gallery.v1.Gallery.GetThing", "gallery.v1.Thing.bool_value"}
+    made = document_of(gallery(), unserved=unserved)
+    assert made["paths"]["/v1/things/{id}"]["get"]["responses"].keys() == {"501", "default"}
+    assert "boolValue" not in made["components"]["schemas"]["Thing.Input"]["properties"]
+    assert "boolValue" in made["components"]["schemas"]["Thing"]["properties"]
+    assert "boolValue" not in {parameter["name"] for parameter in made["paths"]["/v1/things"]["get"]["parameters"]}
+    validate(made)
 
 
 def test_every_reference_leads_somewhere(document: Any) -> None:

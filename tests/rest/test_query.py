@@ -155,6 +155,10 @@ async def test_b24_masks_are_stored_in_snake_case() -> None:
         pytest.param("list_value=1", "list_value", id="B21-list-value"),
         pytest.param("any=1", "any", id="B21-any"),
         pytest.param("empty=", "empty", id="B21-empty"),
+        pytest.param("value.string_value=x", "value.string_value", id="B21-inside-value"),
+        pytest.param("any.type_url=x", "any.type_url", id="B21-inside-any"),
+        pytest.param("struct.fields=x", "struct.fields", id="B21-inside-struct"),
+        pytest.param("list_value.values=x", "list_value.values", id="B21-inside-list"),
         pytest.param("labels%5Ba%5D=b", "labels[a]", id="B22-map-syntax"),
         pytest.param("duration_value=1h30m", "duration_value", id="B23-go-duration"),
         pytest.param("mask=a..b", "mask", id="B24-bad-path"),
@@ -228,11 +232,38 @@ async def test_b2_a_parameter_may_not_change_the_path(target: str, field: str) -
     [
         pytest.param("/v1/things?string_value=x", "string_value", id="B3-all-in-the-body"),
         pytest.param("/v1/things/1?id=1", "id", id="B3-even-what-the-path-has"),
-        pytest.param("/v1/in/1?parent.name=x", "parent.name", id="B2-field-of-the-body"),
     ],
 )
-async def test_b3_no_parameters_for_what_the_body_holds(target: str, field: str) -> None:
+async def test_b3_no_parameters_beside_a_whole_body(target: str, field: str) -> None:
     answer = await ask(gallery_app(), "POST", target, {})
+    assert (answer.status, answer.violation) == (400, field)
+
+
+async def test_b2_a_parameter_may_repeat_the_body() -> None:
+    invoker = FakeInvoker()
+    body = {"name": "x", "flag": False, "parent": {"number": 5}}
+    for parameter in ("name=x", "flag=false", "parent.number=05"):
+        answer = await ask(gallery_app(invoker), "POST", f"/v1/in/1?parent.{parameter}", body)
+        assert answer.status == 200, answer.json
+        assert _fields(invoker.call.request) == {"id": "1", "parent": {**body, "parent": {"number": "5"}}}
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "field"),
+    [
+        pytest.param("/v1/in/1?parent.name=x", {"name": "y"}, "parent.name", id="B2-other-value"),
+        pytest.param("/v1/in/1?parent.name=x", {}, "parent.name", id="B2-not-in-the-body"),
+        pytest.param("/v1/in/1?parent.flag=false", {}, "parent.flag", id="B2-default-that-is-absent"),
+        pytest.param("/v1/in/1?parent.parent.name=", {}, "parent.parent.name", id="B2-in-a-message-that-is-absent"),
+        pytest.param("/v1/in/1?parent.number=x", {"number": 1}, "parent.number", id="B2-not-a-value"),
+        pytest.param("/v1/in/1?parent=x", {}, "parent", id="B2-whole-message"),
+        pytest.param("/v1/in/1?parent.name=x", None, "parent.name", id="B2-no-body"),
+        pytest.param("/v1/text/1?string_value=x", '"y"', "string_value", id="B2-scalar"),
+        pytest.param("/v1/list/1?strings=x", ["x"], "strings", id="B2-repeated"),
+    ],
+)
+async def test_b2_a_parameter_may_not_change_the_body(target: str, body: Any, field: str) -> None:
+    answer = await ask(gallery_app(), "POST", target, body)
     assert (answer.status, answer.violation) == (400, field)
 
 

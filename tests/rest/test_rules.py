@@ -65,6 +65,7 @@ def test_s3_custom_methods(kind: str, http_method: str) -> None:
         pytest.param(HttpRule(get="/a/{parents.name}"), "parents.name is not", id="S6-through-repeated"),
         pytest.param(HttpRule(get="/a/{labels.key}"), "labels.key is not", id="S6-through-map"),
         pytest.param(HttpRule(get="/a/{id.x}"), "id.x is not", id="S6-through-scalar"),
+        pytest.param(HttpRule(get="/a/{any.type_url}"), "any.type_url is not", id="S6-through-any"),
         pytest.param(HttpRule(get="/a/{time_value.seconds}"), "time_value.seconds is not", id="S6-inside-timestamp"),
         pytest.param(HttpRule(get="/a/{int32Value}"), "int32Value is not", id="S6-json-name"),
         pytest.param(HttpRule(post="/a", body="nope"), "body 'nope'", id="S7-no-such-field"),

@@ -128,6 +128,7 @@ class SimProcess:
             self.store,
             SimModel(kit.ledger, rng, process=number),
             context_tokens=1_000_000,
+            recent_tokens=1_000_000,
             limits=kit.limits,
             now=self.now,
             new_id=self._new_id,

@@ -523,3 +523,33 @@ async def test_an_expiry_is_compared_to_the_millisecond(store: MongoStore) -> No
     assert await store.insert_session(session)
     assert not await store.accept(session.session_id, session.uid, 0, NOW + MILLISECOND, an_active())
     assert await store.accept(session.session_id, session.uid, 0, NOW, an_active())
+
+
+# Many writes as one command
+
+
+async def test_a_write_that_cannot_be_made_fails_alone(store: MongoStore) -> None:
+    sessions = [replace(SESSION, session_id=f"together{n}", uid=f"uid{n}", active=None, fence=0) for n in range(6)]
+    for session in sessions:
+        assert await store.insert_session(session)
+    good, bad = an_active(fence=1), an_active(fence=2**70)  # no number of BSON
+    answers = await asyncio.gather(
+        *(store.accept(s.session_id, s.uid, 0, NOW, bad if n == 3 else good) for n, s in enumerate(sessions)),
+        return_exceptions=True,
+    )
+    assert isinstance(answers[3], OverflowError)
+    assert [answer for n, answer in enumerate(answers) if n != 3] == [True] * 5
+
+
+async def test_of_many_writes_whose_answer_is_lost_each_is_uncertain(store: MongoStore, proxy: Proxy) -> None:
+    sessions = [replace(SESSION, session_id=f"lost{n}", uid=f"uid{n}", active=None, fence=0) for n in range(6)]
+    for session in sessions:
+        assert await store.insert_session(session)
+    _LostAnswer(proxy, "update")
+    answers = await asyncio.gather(
+        *(store.accept(s.session_id, s.uid, 0, NOW, an_active()) for s in sessions), return_exceptions=True
+    )
+    assert all(isinstance(answer, StoreUncertain) for answer in answers)
+    await _until_it_answers(store)
+    found = [await store.session(session.session_id) for session in sessions]
+    assert [session.active for session in found if session] == [an_active()] * 6

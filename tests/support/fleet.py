@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support.calls import Door
+from tests.support.door import Door
 from tests.support.server import ServerProcess, start_server
 
 

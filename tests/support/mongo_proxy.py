@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import bson
 
-from tests.support.proxy import accepted_are_served
+from tests.support.proxy import Relay
 
 _OP_MSG = 2013
 _HEADER = struct.Struct("<iiii")
@@ -61,19 +61,17 @@ def once(kind: str, act: Rule) -> Rule:
     return rule
 
 
-class MongoProxy:
-    """Passes commands on to host:port as `rule` says. An async context manager. A rule may take its time.
+class MongoProxy(Relay):
+    """Passes commands on as `rule` says. A rule may take its time.
 
     carried: how many commands of each kind came. held: set when an answer is held back.
     """
 
     def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
         self.rule: Rule = pass_on
         self.carried: dict[str, int] = {}
         self.held: asyncio.Event = asyncio.Event()
-        self._target = host, port
-        self._server: asyncio.Server | None = None
-        self._port = 0
         self._connections: set[_Connection] = set()
         self._deciding: set[asyncio.Task[Fate]] = set()
         self._outage: asyncio.Task[None] | None = None
@@ -81,36 +79,16 @@ class MongoProxy:
     @property
     def uri(self) -> str:
         """What to connect to; stays the same across `down` and `up`."""
-        return f"mongodb://127.0.0.1:{self._port}/?directConnection=true"
-
-    async def up(self) -> None:
-        """Take connections."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
-
-    async def down(self) -> None:
-        """Refuse connections, and cut those there are, with what waits there."""
-        server, self._server = self._server, None
-        if server:
-            server.close()
-            await accepted_are_served()
-        connections = list(self._connections)
-        for connection in connections:
-            connection.cut()
-        await asyncio.gather(*(connection.done.wait() for connection in connections))
-
-    async def __aenter__(self) -> Self:
-        await self.up()
-        return self
+        return f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         if self._outage:
             await self._outage
-        await self.down()
+        await super().__aexit__(kind, exc, tb)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(self, reader, writer)
         self._connections.add(connection)
         try:
@@ -152,37 +130,26 @@ class _Connection:
         self._proxy = proxy
         self._reader, self._writer = reader, writer
         self._fates: dict[int, Fate] = {}
-        self._task = asyncio.current_task()
         self._unanswered: set[int] = set()
         self.answered: asyncio.Event = asyncio.Event()
         self.answered.set()
-        self.done = asyncio.Event()
-
-    def cut(self) -> None:
-        """End it now."""
-        self._writer.transport.abort()
-        if self._task:
-            self._task.cancel()
 
     async def run(self, host: str, port: int) -> None:
         """Carry messages until one side closes."""
         try:
-            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                reader, writer = await asyncio.open_connection(host, port)
-                answers = asyncio.create_task(self._carry_answers(reader))
-                try:
-                    await self._carry_requests(writer)
-                    # What was passed on is carried out, though its sender may have left.
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_LAST_ANSWER_S):
-                            await self.answered.wait()
-                finally:
-                    answers.cancel()
-                    writer.close()
+            reader, writer = await asyncio.open_connection(host, port)
+            answers = asyncio.create_task(self._carry_answers(reader))
+            try:
+                await self._carry_requests(writer)
+                # What was passed on is carried out, though its sender may have left.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LAST_ANSWER_S):
+                        await self.answered.wait()
+            finally:
+                answers.cancel()
+                writer.close()
         finally:
             self.answered.set()
-            self._writer.transport.abort()
-            self.done.set()
 
     async def _carry_requests(self, sink: asyncio.StreamWriter) -> None:
         while True:

@@ -12,7 +12,8 @@ from chatsession.errors import ChatSessionError, Retry
 from chatsession.status import from_status
 from chatsession.v1 import chat_session_pb2 as pb
 
-from tests.support.calls import Caller, Door, Events, Seen, send_request, whole_history
+from tests.support.calls import Caller, Events, Seen, send_request, whole_history
+from tests.support.door import Door
 from tests.support.waiting import until
 
 _CALL_TIMEOUT_S = 6.0

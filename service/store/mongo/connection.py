@@ -56,7 +56,7 @@ _CLOSE_TIMEOUT_S: Final = 1.0
 
 _REFUSED: Final = frozenset({13, 18, 8000})
 """Unauthorized, AuthenticationFailed, AtlasError."""
-_PASSING: Final = frozenset(
+PASSING: Final = frozenset(
     {6, 7, 50, 64, 89, 91, 112, 134, 189, 262, 462, 9001, 10107, 11600, 11602, 13435, 13436, 14031}
 )
 """Host or network away, time limits, write concern, shutdown, conflict, change of primary, overload, disk full."""
@@ -315,7 +315,7 @@ def _translated(lost: type[StoreUnavailable]) -> Iterator[None]:
     except OperationFailure as exc:
         if exc.code in _REFUSED:
             raise StoreUnavailable("the database refuses the service's credentials") from exc
-        if exc.code in _PASSING:
+        if exc.code in PASSING:
             raise lost("the database did not carry the command out in time") from exc
         raise
     except ConfigurationError as exc:

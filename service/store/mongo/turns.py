@@ -10,7 +10,6 @@ from service.domain.ports import Lease
 from service.store.documents import (
     ENDED,
     RUNNING,
-    active_from_doc,
     active_to_doc,
     ending_to_doc,
     owner_to_doc,
@@ -19,10 +18,11 @@ from service.store.documents import (
     turn_key,
     turn_to_doc,
 )
-from service.store.mongo.connection import Doc, MongoDatabase, of_key
+from service.store.mongo.connection import Doc, of_key
+from service.store.mongo.writes import Checkpoint, MongoWrites, held
 
 
-class MongoTurns(MongoDatabase):
+class MongoTurns(MongoWrites):
     """A TurnStore."""
 
     async def session(self, owner: Principal, session_id: str) -> Session | None:
@@ -65,20 +65,18 @@ class MongoTurns(MongoDatabase):
             "expire_time": {"$not": {"$lte": now}},
         }
         change = {"fence": active.fence, "update_time": now, "active": active_to_doc(active)}
-        return await self._update(condition, {"$set": change})
+        return await self._update_session(condition, {"$set": change})
 
     async def checkpoint(self, lease: Lease, beat: int, part: str) -> Active | None:
         """Append `part` and set the beat to beat + 1; the answer's parts are left out."""
-        condition = {**_held(lease), "active.beat": beat}
-        unread = {"active.parts": 0, "instructions": 0, "labels": 0}
-        doc = await self._update_and_return(condition, _beat(beat, part), projection=unread)
-        return active_from_doc(doc["active"]) if doc else None
+        return await self._write_checkpoint(Checkpoint(lease, beat, part))
 
     async def release(self, lease: Lease, beat: int, part: str) -> bool:
         """As `checkpoint`, and give the lease up."""
-        change = _beat(beat, part)
+        checkpoint = Checkpoint(lease, beat, part)
+        change = checkpoint.change
         change["$set"]["active.released"] = True
-        return await self._update({**_held(lease), "active.beat": beat}, change)
+        return await self._update_session(checkpoint.condition, change)
 
     async def end(self, lease: Lease, ending: Ending) -> bool:
         """End the turn: if turn and lease are as said and it is RUNNING."""
@@ -92,18 +90,18 @@ class MongoTurns(MongoDatabase):
             },
             "$unset": {"active.parts": ""},
         }
-        return await self._update(_held(lease), change)
+        return await self._update_session(held(lease), change)
 
     async def archive(self, key: SessionKey, turn: Turn) -> bool:
         """Insert the turn's immutable copy; False if a turn with this first_seq, id or request key is there already."""
-        return await self._insert(self._turns, turn_to_doc(key, turn))
+        return await self._insert_turn(turn_to_doc(key, turn))
 
     async def take_over(self, session: Session, lease_id: str) -> Session | None:
         """Grant a new lease: if turn, lease and beat are as in `session` and it is RUNNING."""
         active = session.active
         if active is None:
             return None
-        held = Lease(session.key, active.turn.turn_id, active.lease_id)
+        lease = Lease(session.key, active.turn.turn_id, active.lease_id)
         change = {
             "fence": session.fence + 1,
             "active.fence": session.fence + 1,
@@ -112,30 +110,14 @@ class MongoTurns(MongoDatabase):
             "active.beat": 0,
             "active.released": False,
         }
-        doc = await self._update_and_return({**_held(held), "active.beat": active.beat}, {"$set": change})
+        doc = await self._update_and_return({**held(lease), "active.beat": active.beat}, {"$set": change})
         return session_from_doc(doc) if doc else None
 
     async def request_cancel(self, key: SessionKey, turn_id: str) -> bool:
         """Set the cancel flag: if this turn is RUNNING."""
         condition = {**of_key(key), "active.turn_id": turn_id, "active.state": RUNNING}
-        return await self._update(condition, {"$set": {"active.cancel": True}})
+        return await self._update_session(condition, {"$set": {"active.cancel": True}})
 
 
 def _turn_of(key: SessionKey) -> Doc:
     return {"uid": key.uid, "owner": owner_to_doc(key.owner)}
-
-
-def _held(lease: Lease) -> Doc:
-    return {
-        **of_key(lease.key),
-        "active.turn_id": lease.turn_id,
-        "active.lease_id": lease.lease_id,
-        "active.state": RUNNING,
-    }
-
-
-def _beat(beat: int, part: str) -> Doc:
-    change: Doc = {"$set": {"active.beat": beat + 1}}
-    if part:
-        change["$push"] = {"active.parts": part}
-    return change

@@ -1,0 +1,62 @@
+"""`python -m benchmarks [--quick] [--only NAME ...] [--rounds N]`: run the comparisons and write the table."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import cases, report
+from benchmarks.lab import Lab, Size
+from benchmarks.registry import CASES, QUICK
+from benchmarks.venvs import NotInstalledError
+
+_RESULTS = Path(__file__).parent / "results"
+_FULL = Size(rounds=5)
+_QUICK = Size(rounds=2, scale=0.25)
+
+
+def main() -> int:
+    """Return the exit code: 0, whether or not the bars are met; the table tells that."""
+    assert cases
+    arguments = _arguments()
+    base = _QUICK if arguments.quick else _FULL
+    size = Size(arguments.rounds or base.rounds, base.scale)
+    started = time.monotonic()
+    results = {}
+    with Lab(size) as lab:
+        for name in arguments.only or (QUICK if arguments.quick else CASES):
+            print(f"\n{name}: {CASES[name].__doc__}", flush=True)
+            before = time.monotonic()
+            try:
+                results[name] = CASES[name](lab)
+            except NotInstalledError as exc:
+                print(f"  SKIPPED: {exc}", flush=True)
+                continue
+            finally:
+                lab.stop_servers()
+            for result in results[name]:
+                print("\n".join([f" {result.title}", *report.figures_lines(result.figures), *result.notes]))
+                print("\n".join(map(report.bar_line, result.bars)), flush=True)
+            print(f"  ({time.monotonic() - before:.0f} s)", flush=True)
+    took_s = time.monotonic() - started
+    how = f"{'A quick run' if arguments.quick else 'A full run'} of {size.rounds} rounds in {took_s / 60:.1f} minutes."
+    if not arguments.only or arguments.out:
+        folder = arguments.out or _RESULTS
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "latest.md").write_text(report.to_markdown(results, how))
+        (folder / "latest.json").write_text(report.to_json(results, how))
+        print(f"\nwritten to {folder}")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the main ones only, two short rounds; under two minutes")
+    parser.add_argument("--only", nargs="+", choices=list(CASES), metavar="NAME", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--rounds", type=int, help="rounds of each comparison")
+    parser.add_argument("--out", type=Path, help="folder for latest.md and latest.json")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

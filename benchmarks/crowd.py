@@ -1,0 +1,60 @@
+"""Thousands of open streams, held by the load generator."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+from benchmarks.plans import OpenCrowd, Outcome
+
+_OPEN_TIMEOUT_S = 30.0
+
+
+class Crowd:
+    """The streams; each is read as it comes."""
+
+    def __init__(self, channels: Sequence[grpc.aio.Channel]) -> None:
+        self._channels = channels
+        self._tasks: list[asyncio.Task[None]] = []
+        self._outcome = Outcome()
+
+    async def open(self, plan: OpenCrowd) -> Outcome:
+        """Open them at the rate that is asked for; return when all are accepted or have failed."""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        accepted = []
+        for number, (path, body) in enumerate(plan.calls):
+            await asyncio.sleep(began_s + number / plan.per_s - loop.time())
+            begun: asyncio.Future[None] = loop.create_future()
+            stream = self._channels[number % len(self._channels)].unary_stream(path)
+            self._tasks.append(loop.create_task(self._read(stream(body), begun)))
+            accepted.append(begun)
+        _, late = await asyncio.wait(accepted, timeout=_OPEN_TIMEOUT_S)
+        self._outcome.errors += ["not accepted"] * len(late)
+        self._outcome.wall_s = loop.time() - began_s
+        return self._outcome
+
+    async def end(self) -> Outcome:
+        """Leave, and return what came."""
+        self._outcome.cpu_s = time.process_time()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        return self._outcome
+
+    async def _read(self, stream: Any, begun: "asyncio.Future[None]") -> None:
+        try:
+            async for _ in stream:
+                self._outcome.messages += 1
+                if not begun.done():
+                    begun.set_result(None)
+            self._outcome.errors.append("ended")
+        except grpc.aio.AioRpcError as exc:
+            self._outcome.errors.append(repr(exc)[:500])
+        finally:
+            if not begun.done():
+                begun.set_result(None)
+            stream.cancel()

@@ -1,0 +1,109 @@
+"""Makes one call of many that come while another is under way, so that a busy process costs its database less."""
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from service.domain.errors import StoreUnavailable
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_MAX_ITEMS = 128
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[T, R]):
+    item: T
+    future: "asyncio.Future[R]"
+    due: float
+
+    def settle(self, result: R | Exception) -> None:
+        if self.future.done():
+            return  # the caller has left
+        if isinstance(result, Exception):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
+
+
+class Batcher(Generic[T, R]):
+    """Gives what is asked of it to `flush`, which returns a result, or an error to raise, for each item.
+
+    An item that comes alone is flushed at once; those that come while `max_flights` flushes are under way go together
+    in the next, but no two with the same key. One that is still waiting after `patience_s` is sent away with
+    StoreUnavailable. A caller that leaves takes nothing back.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]],
+        *,
+        key: Callable[[T], Hashable],
+        patience_s: float,
+        max_flights: int = 2,
+    ) -> None:
+        self._flush = flush
+        self._key = key
+        self._patience_s = patience_s
+        self._max_flights = max_flights
+        self._waiting: list[_Waiting[T, R]] = []
+        self._flights = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def do(self, item: T) -> R:
+        """Return the result for an item, or raise its error."""
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting[T, R](item, loop.create_future(), loop.time() + self._patience_s)
+        self._waiting.append(waiting)
+        # Others that come before a flight has begun go with it.
+        if self._flights < self._max_flights and len(self._waiting) == 1:
+            self._take_off()
+        return await waiting.future
+
+    def _take_off(self) -> None:
+        self._flights += 1
+        # In a context of its own: no caller's deadline is that of the others.
+        task = asyncio.get_running_loop().create_task(self._fly(), context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _fly(self) -> None:
+        try:
+            await self._flush_all()
+        finally:
+            # At once: who comes from now on has to start a flight.
+            self._flights -= 1
+
+    async def _flush_all(self) -> None:
+        while self._waiting:
+            batch = self._next_batch()
+            try:
+                results = await self._flush([waiting.item for waiting in batch]) if batch else ()
+            except BaseException:
+                for waiting in batch:
+                    waiting.future.cancel()
+                raise
+            for waiting, result in zip(batch, results, strict=True):
+                waiting.settle(result)
+
+    def _next_batch(self) -> "list[_Waiting[T, R]]":
+        """Take the oldest items that may go together."""
+        now = asyncio.get_running_loop().time()
+        batch: dict[Hashable, _Waiting[T, R]] = {}
+        later = []
+        for waiting in self._waiting:
+            if waiting.due < now:
+                waiting.settle(StoreUnavailable("the database is too slow"))
+            elif len(batch) < _MAX_ITEMS and (key := self._key(waiting.item)) not in batch:
+                batch[key] = waiting
+            else:
+                later.append(waiting)
+        self._waiting = later
+        return list(batch.values())
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)

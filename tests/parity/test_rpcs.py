@@ -1,0 +1,194 @@
+"""Every method answers the same over gRPC and over REST, by every HTTP rule and in both forms of a stream."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from chatsession.v1 import chat_session_pb2 as pb
+from google.protobuf.message import Message
+
+from tests.parity.conftest import WAYS, Place
+from tests.parity.outcomes import Outcome, agree, begin, outcome_of
+from tests.support.calls import Caller, Seen, send_request
+from tests.support.http_rules import SERVICE, bindings_of
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+_STUCK = "demo/slow:chunks=1000,delay_ms=60"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A session with a turn that was answered and one that failed, of the request ids `well` and `badly`."""
+
+    session_id: str
+    turn_id: str
+    end: str
+    """The cursor after the answered turn."""
+    failed_turn_id: str
+
+    @property
+    def well(self) -> pb.SendMessageRequest:
+        return send_request(self.session_id, 'häl\u2028lo "you" 👋 \\ \x01', model="demo/echo", request_id="well")
+
+    @property
+    def badly(self) -> pb.SendMessageRequest:
+        return send_request(self.session_id, "oh", model="demo/error-500", request_id="badly")
+
+
+async def _scene(caller: Caller) -> Scene:
+    session_id = await caller.create_session(title="parity")
+    scene = Scene(session_id, "", "", "")
+    well = await Seen().read(caller.stream(scene.well))
+    badly = await outcome_of(caller, "SendMessage", scene.badly)
+    return Scene(session_id, well.turn_id, well.cursor, badly.reply.metadata["turn-id"])
+
+
+Make = Callable[[Scene], Message]
+
+# Calls that leave everything as it is: asked each way of the same session, they answer exactly the same.
+_READS: list[tuple[str, str, Make]] = [
+    ("GetTurn", "answered", lambda s: pb.GetTurnRequest(session_id=s.session_id, turn_id=s.turn_id)),
+    ("GetTurn", "failed", lambda s: pb.GetTurnRequest(session_id=s.session_id, turn_id=s.failed_turn_id)),
+    ("CancelTurn", "answered", lambda s: pb.CancelTurnRequest(session_id=s.session_id, turn_id=s.turn_id)),
+    ("CancelTurn", "failed", lambda s: pb.CancelTurnRequest(session_id=s.session_id, turn_id=s.failed_turn_id)),
+    ("AttachTurn", "answered", lambda s: pb.AttachTurnRequest(session_id=s.session_id, turn_id=s.turn_id)),
+    ("AttachTurn", "failed", lambda s: pb.AttachTurnRequest(session_id=s.session_id, turn_id=s.failed_turn_id)),
+    (
+        "AttachTurn",
+        "after the end",
+        lambda s: pb.AttachTurnRequest(session_id=s.session_id, turn_id=s.turn_id, after_cursor=s.end),
+    ),
+    ("SendMessage", "again", lambda s: s.well),
+    ("SendMessage", "again, failed", lambda s: s.badly),
+    ("StreamMessage", "again", lambda s: s.well),
+    ("StreamMessage", "again, failed", lambda s: s.badly),
+    ("GetHistory", "basic", lambda s: pb.GetHistoryRequest(session_id=s.session_id)),
+    ("GetHistory", "full", lambda s: pb.GetHistoryRequest(session_id=s.session_id, view=pb.FULL)),
+    ("GetHistory", "page", lambda s: pb.GetHistoryRequest(session_id=s.session_id, page_size=1, view=pb.FULL)),
+    (
+        "GetHistory",
+        "backwards",
+        lambda s: pb.GetHistoryRequest(session_id=s.session_id, after_seq=1, order_by="seq desc", view=pb.FULL),
+    ),
+    ("GetSession", "", lambda s: pb.GetSessionRequest(session_id=s.session_id)),
+    ("ListSessions", "", lambda _: pb.ListSessionsRequest(page_size=3)),
+]
+
+# Calls that change something: each way does the same to a session of its own.
+_SETTINGS = pb.ModelSettings(
+    model="demo/echo", temperature=0.25, top_p=1, max_output_tokens=50, seed=-7, stop_sequences=["never", "\n\n"]
+)
+_WRITES: list[tuple[str, str, Make]] = [
+    ("CreateSession", "plain", lambda _: pb.CreateSessionRequest()),
+    (
+        "CreateSession",
+        "full",
+        lambda _: pb.CreateSessionRequest(
+            view=pb.FULL,
+            session=pb.Session(title="ünï", labels={"a.b/c": "d"}, instructions="Be brief.", settings=_SETTINGS),
+        ),
+    ),
+    ("SendMessage", "plain", lambda s: pb.SendMessageRequest(session_id=s.session_id, message="hi")),
+    ("SendMessage", "full", lambda s: send_request(s.session_id, "hi", settings=_SETTINGS, request_id="new")),
+    (
+        "SendMessage",
+        "every field",
+        lambda s: send_request(
+            s.session_id,
+            "hi",
+            model="demo/length:chunks=2",
+            expected_last_seq=3,
+            on_busy=pb.INTERRUPT,
+            on_disconnect=pb.CANCEL,
+        ),
+    ),
+    ("StreamMessage", "plain", lambda s: pb.SendMessageRequest(session_id=s.session_id, message="hi")),
+    ("StreamMessage", "cut", lambda s: send_request(s.session_id, "hi", model="demo/cut:chunks=2")),
+    ("StreamMessage", "empty", lambda s: send_request(s.session_id, "hi", model="demo/empty")),
+    (
+        "UpdateSession",
+        "",
+        lambda s: pb.UpdateSessionRequest(
+            session_id=s.session_id, session=pb.Session(title="new"), update_mask={"paths": ["title"]}
+        ),
+    ),
+    ("DeleteSession", "", lambda s: pb.DeleteSessionRequest(session_id=s.session_id)),
+]
+
+
+def _ids(table: list[tuple[str, str, Make]]) -> list[str]:
+    return [f"{method} {what}".strip() for method, what, _ in table]
+
+
+async def test_every_method_is_compared() -> None:
+    assert {method for method, *_ in (*_READS, *_WRITES)} == set(SERVICE.methods_by_name)
+
+
+async def test_every_http_rule_is_used() -> None:
+    """Two of the ways are REST, one by the primary rule, one by the additional one."""
+    assert {len(bindings_of(method)) for method in SERVICE.methods_by_name} == {1, len(WAYS) - 1}
+
+
+@pytest.mark.parametrize(("method", "what", "make"), _READS, ids=_ids(_READS))
+async def test_a_read_answers_exactly_the_same(main: Place, method: str, what: str, make: Make) -> None:
+    scene = await _scene(main.callers[0])
+    agree([(await outcome_of(caller, method, make(scene))).exact() for caller in main.callers])
+
+
+@pytest.mark.parametrize(("method", "what", "make"), _WRITES, ids=_ids(_WRITES))
+async def test_a_write_does_and_answers_the_same(main: Place, method: str, what: str, make: Make) -> None:
+    outcomes = []
+    for caller in main.callers:
+        scene = await _scene(caller)
+        outcome = await outcome_of(caller, method, make(scene))
+        after = await outcome_of(caller, "GetHistory", pb.GetHistoryRequest(session_id=scene.session_id, view=pb.FULL))
+        outcomes.append((outcome.masked(), after.masked()))
+    agree(map("\n".join, outcomes))
+
+
+async def test_a_page_token_of_one_way_is_good_for_the_others(main: Place) -> None:
+    scene = await _scene(main.callers[0])
+    pages = []
+    for caller in main.callers:
+        first = await caller.history(pb.GetHistoryRequest(session_id=scene.session_id, page_size=1))
+        second = pb.GetHistoryRequest(session_id=scene.session_id, page_size=1, page_token=first.next_page_token)
+        pages += [(await outcome_of(other, "GetHistory", second)).exact() for other in main.callers]
+    agree(pages)
+
+
+async def test_a_cursor_of_one_way_is_good_for_the_others(main: Place) -> None:
+    for caller in main.callers:
+        session_id = await caller.create_session()
+        request = send_request(session_id, "hi", model="demo/slow:chunks=4,delay_ms=20")
+        seen = Seen()
+        places = [seen.take(event).copy() async for event in caller.stream(request)]
+        assert len(places) > 2
+        for place in places:
+            attach = pb.AttachTurnRequest(session_id=session_id, turn_id=seen.turn_id, after_cursor=place.cursor)
+            rests = [await outcome_of(other, "AttachTurn", attach) for other in main.callers]
+            agree(rest.exact() for rest in rests)
+            assert place.text + "".join(event.delta.text for event in rests[0].messages) == seen.text
+
+
+async def test_those_who_watch_a_running_turn_see_the_same(main: Place) -> None:
+    session_id = await main.callers[0].create_session()
+    async with asyncio.timeout(20):
+        sent = main.callers[0].stream(send_request(session_id, "hi", model=_STUCK))
+        turn_id = (await anext(sent)).accepted.turn.turn_id
+        attach = pb.AttachTurnRequest(session_id=session_id, turn_id=turn_id)
+        watching = await begin(main.callers, "AttachTurn", attach)
+        seen = Seen()
+        while seen.text.count(" ") < 5:
+            seen.take(await anext(sent))
+        cancel = pb.CancelTurnRequest(session_id=session_id, turn_id=turn_id)
+        cancelling = [outcome_of(caller, "CancelTurn", cancel) for caller in main.callers]
+        agree(cancelled.exact() for cancelled in await asyncio.gather(*cancelling))
+        watched: list[Outcome] = await asyncio.gather(*watching)
+        await sent.aclose()
+    # When each of them came, and so what it was told of the turn's text at first, is its own.
+    for outcome in watched:
+        outcome.messages[0].accepted.turn.response = ""
+    agree(outcome.exact() for outcome in watched)
+    assert watched[0].messages[-1].ended.turn.state == pb.Turn.CANCELLED

@@ -1,0 +1,45 @@
+"""Connections to servers, by either transport."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.support.calls import Caller
+from tests.support.grpc_calls import GrpcCaller
+from tests.support.rest_calls import RestCaller
+from tests.support.server import ServerProcess
+
+TRANSPORTS = ("grpc", "rest")
+
+
+def connect(transport: str, server: ServerProcess) -> Caller:
+    """Return a caller for `grpc` or `rest`."""
+    return GrpcCaller(server) if transport == "grpc" else RestCaller(server)
+
+
+class Door:
+    """Both ways to call one server."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self.server = server
+        self.grpc = GrpcCaller(server)
+        self.rest = RestCaller(server, binding=1)
+
+    def by(self, transport: str) -> Caller:
+        """Return the caller for `grpc` or `rest`."""
+        caller: Caller = getattr(self, transport)
+        return caller
+
+    async def close(self) -> None:
+        await self.grpc.close()
+        await self.rest.close()
+
+
+@asynccontextmanager
+async def doors(*servers: ServerProcess) -> AsyncIterator[list[Door]]:
+    """Connections to these servers for the length of a block."""
+    opened = [Door(server) for server in servers]
+    try:
+        yield opened
+    finally:
+        for door in opened:
+            await door.close()
