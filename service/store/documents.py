@@ -11,7 +11,9 @@ from typing import Any
 
 from service.domain.entities import (
     Active,
+    CountedSession,
     Ending,
+    Erasure,
     Failure,
     FinishReason,
     ModelSettings,
@@ -60,6 +62,7 @@ def session_to_doc(session: Session) -> dict[str, Any]:
         purging=session.purging or None,
         look_at=session.look_at,
         fingerprint=session.fingerprint or None,
+        import_time=session.import_time,
         active=active_to_doc(session.active) if session.active else None,
     )
 
@@ -87,6 +90,7 @@ def session_from_doc(doc: Mapping[str, Any]) -> Session:
         active=active_from_doc(active) if active else None,
         idle_since=_optional_time(doc.get("idle_since")),
         fingerprint=doc.get("fingerprint", ""),
+        import_time=_optional_time(doc.get("import_time")),
         look_at=_optional_time(doc.get("look_at")),
     )
 
@@ -222,6 +226,43 @@ def purge_record_to_doc(record: PurgeRecord) -> dict[str, Any]:
 def purge_record_from_doc(doc: Mapping[str, Any]) -> PurgeRecord:
     """Return the purge record that a document describes."""
     return PurgeRecord(SessionKey(owner_from_doc(doc["owner"]), doc["session_id"], doc["_id"]), _time(doc["due"]))
+
+
+def erasure_to_doc(erasure: Erasure) -> dict[str, Any]:
+    """Return the document of an erasure."""
+    return _present(
+        _id=erasure.erasure_id,
+        owner=owner_to_doc(erasure.owner),
+        number=erasure.number,
+        create_time=erasure.create_time,
+        sessions_total=erasure.sessions_total,
+        due=erasure.due,
+        version=erasure.version,
+        sessions_erased=erasure.sessions_erased,
+        turns_erased=erasure.turns_erased,
+        pending=[[key.session_id, key.uid, turns] for key, turns in erasure.pending],
+        end_time=erasure.end_time,
+    )
+
+
+def erasure_from_doc(doc: Mapping[str, Any]) -> Erasure:
+    """Return the erasure that a document describes."""
+    owner = owner_from_doc(doc["owner"])
+    return Erasure(
+        erasure_id=doc["_id"],
+        owner=owner,
+        number=doc["number"],
+        create_time=_time(doc["create_time"]),
+        sessions_total=doc["sessions_total"],
+        due=_optional_time(doc.get("due")),
+        version=doc["version"],
+        sessions_erased=doc["sessions_erased"],
+        turns_erased=doc["turns_erased"],
+        pending=tuple(
+            CountedSession(SessionKey(owner, session_id, uid), turns) for session_id, uid, turns in doc["pending"]
+        ),
+        end_time=_optional_time(doc.get("end_time")),
+    )
 
 
 def settings_to_doc(settings: ModelSettings) -> dict[str, Any]:

@@ -71,6 +71,17 @@ _TABLES: Final = (
         due INTEGER NOT NULL
     )""",
     "CREATE INDEX purges_due ON purges (due)",
+    """
+    CREATE TABLE erasures (
+        erasure_id TEXT PRIMARY KEY NOT NULL,
+        owner TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        due INTEGER,
+        doc TEXT NOT NULL,
+        UNIQUE (owner, number)
+    )""",
+    "CREATE INDEX erasures_due ON erasures (due) WHERE due IS NOT NULL",
 )
 
 _BATCH: Final = 500
@@ -145,6 +156,7 @@ def _session_of_1(row: Sequence[Any]) -> Session:
         "update_time": from_ms(update_ms),
         "expire_time": optional_time(expire_ms),
         "deleted_at": optional_time(deleted_ms),
+        "look_at": optional_time(deleted_ms or expire_ms),  # too early is soon enough: the purger moves it
         "purging": bool(purging),
         "active": active and active_document(flat, active, ending, parts),
     }
