@@ -147,6 +147,9 @@ class Config(BaseSettings):
     purge_rate: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] = Field(
         100.0, description="most steps a second of each process in removing sessions: a session, or 500 of its turns"
     )
+    import_max_bytes: int = Field(
+        67_108_864, ge=1024, le=2**40, description="longest file that ImportSession takes, in bytes"
+    )
     workers: int = Field(1, ge=1, le=64, description="processes that share the two ports")
     cors_origins: Annotated[
         tuple[str, ...], NoDecode, BeforeValidator(_split_commas), AfterValidator(_check_origins)
