@@ -122,7 +122,8 @@ def _settings_to(settings: ModelSettings) -> dict[str, Any] | None:
 
 
 def _usage_to(usage: Usage) -> dict[str, Any]:
-    return {f.name: value for f in fields(usage) if (value := getattr(usage, f.name)) not in (None, False)}
+    counts = {name: value for name in _COUNTS if (value := getattr(usage, name)) is not None}
+    return counts | ({"estimated": True} if usage.estimated else {})
 
 
 def _time_to(time: datetime) -> str:

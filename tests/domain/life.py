@@ -75,13 +75,13 @@ class Mortal:
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._store, name)
 
-        async def do(*args: Any) -> Any:
+        async def do(*args: Any, **options: Any) -> Any:
             self._left -= 1
             if self._left < 0:
                 if self._is_applied:
-                    await call(*args)
+                    await call(*args, **options)
                 raise Killed
-            return await call(*args)
+            return await call(*args, **options)
 
         return do
 
