@@ -5,20 +5,25 @@ Events are dicts as proto3 JSON has them. Every refusal is a `Refused`, whicheve
 
 import io
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NoReturn, Protocol
+from urllib.parse import urlencode
 
 import aiohttp
 import grpc
 from chatsession.v1 import chat_session_pb2 as pb
 from chatsession.v1.chat_session_pb2_grpc import ChatSessionServiceStub
+from google.api import annotations_pb2
 from google.protobuf import json_format
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from tests.support.server import ServerProcess
 
 CALL_LIMIT_S = 30.0
+_METHODS = pb.DESCRIPTOR.services_by_name["ChatSessionService"].methods_by_name
 HTTP_STATUS = {
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
@@ -98,6 +103,10 @@ class Face(Protocol):
 
     async def turns(self, session_id: str) -> list[Event]:
         """Return all messages with everything about them (view FULL)."""
+        ...
+
+    async def unary(self, method: str, request: Any, metadata: tuple[tuple[str, str], ...] = ()) -> Any:
+        """Call any unary method."""
         ...
 
 
@@ -188,10 +197,23 @@ class RestFace:
     async def turns(self, session_id: str) -> list[Event]:
         return (await self.json("GET", f"/session/{session_id}/history?view=FULL"))["history"]
 
-    async def json(self, method: str, path: str, body: Any = None) -> Any:
+    async def unary(self, method: str, request: Any, metadata: tuple[tuple[str, str], ...] = ()) -> Any:
+        """Call any unary method by the last of its HTTP rules."""
+        descriptor = _METHODS[method]
+        rule = descriptor.GetOptions().Extensions[annotations_pb2.http]
+        rule = rule.additional_bindings[-1] if rule.additional_bindings else rule
+        fields = json_format.MessageToDict(request)
+        verb = rule.WhichOneof("pattern")
+        path = re.sub(r"\{(\w+)\}", lambda name: fields.pop(json_name(name[1]), ""), getattr(rule, verb))
+        body = fields if rule.body == "*" else fields.pop(rule.body, {}) if rule.body else None
+        query = urlencode({} if rule.body == "*" else fields)
+        answer = await self.json(verb.upper(), f"{path}?{query}" if query else path, body, dict(metadata))
+        return json_format.ParseDict(answer, GetMessageClass(descriptor.output_type)())
+
+    async def json(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
         """Make any call that answers JSON."""
         text = None if body is None else json.dumps(body, ensure_ascii=False).encode()
-        status, _, answer = await self.call(method, path, text)
+        status, _, answer = await self.call(method, path, text, headers)
         if status != 200:
             refuse_json(answer, status)
         return json.loads(answer)
@@ -205,6 +227,12 @@ class RestFace:
         async with self.http.request(method, path, data=data, headers=asked) as response:
             got = {name.lower(): value for name, value in response.headers.items()}
             return response.status, got, await response.read()
+
+
+def json_name(name: str) -> str:
+    """Return the JSON name of a field."""
+    head, *rest = name.split("_")
+    return head + "".join(map(str.capitalize, rest))
 
 
 FACES = ("grpc", "rest")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.conftest import Settings, store_and_face
 from tests.e2e.faces import Event, Face, Refused, check_refused, connect, rest_face
-from tests.e2e.waiting import until_logged
+from tests.e2e.waiting import first_text, until_logged
 from tests.support.server import ServerProcess, running_server
 from tests.support.waiting import until
 
@@ -22,14 +22,6 @@ _AT_ONCE_S = 8.0
 signal_and_face = pytest.mark.parametrize(
     ("number", "face_name"), [(signal.SIGTERM, "grpc"), (signal.SIGINT, "rest")], indirect=["face_name"]
 )
-
-
-async def first_text(events: AsyncGenerator[Event, None]) -> str:
-    """Read a stream up to its first text, and return that."""
-    async for event in events:
-        if "delta" in event:
-            return event["delta"]["text"]
-    raise AssertionError("no text came")
 
 
 async def rest_of(events: AsyncGenerator[Event, None], text: str) -> tuple[str, Event]:
