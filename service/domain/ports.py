@@ -190,6 +190,10 @@ class FoundTurn:
     place: str
 
 
+class UnknownPlace(Exception):
+    """A place to go on from that the store has never answered."""
+
+
 class SearchStore(Protocol):
     """What searches need."""
 
@@ -200,7 +204,7 @@ class SearchStore(Protocol):
         the place to go on from; empty = nothing follows. Every turn that has them is among those.
 
         uid: only of this session; empty = of all. after: a place that was answered before; empty = from the newest.
-        Raises ValueError if it is none.
+        Raises UnknownPlace.
         """
 
 

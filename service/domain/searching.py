@@ -12,7 +12,7 @@ from service.domain.access import is_expired, look
 from service.domain.entities import Message, Principal, SessionKey, messages_of
 from service.domain.errors import InvalidField
 from service.domain.pagetoken import malformed, read_token, write_token
-from service.domain.ports import FoundTurn, ListStore, SearchStore, TurnStore
+from service.domain.ports import FoundTurn, ListStore, SearchStore, TurnStore, UnknownPlace
 from service.domain.words import Word, word_texts, words
 
 MAX_QUERY_CHARS: Final = 256
@@ -99,7 +99,7 @@ class MessageSearch:
                 turns, behind = await self._store.find_turns(
                     principal, phrases, uid=uid, after=start.after, limit=min(2 * limit, _BATCH)
                 )
-            except ValueError:
+            except UnknownPlace:
                 raise malformed() from None
             there = await self._there(principal, turns)
             for found in turns:

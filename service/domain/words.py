@@ -10,7 +10,12 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 _MARKS: Final = "".join(c for c in map(chr, range(0x300, 0x1E95B)) if unicodedata.category(c)[0] == "M")
-_DROP_MARKS: Final = dict.fromkeys(map(ord, _MARKS))
+# Accents and points of European scripts, Hebrew and Arabic. Marks of other scripts make letters of their own.
+_ACCENTS: Final = (
+    (0x300, 0x370), (0x483, 0x48A), (0x591, 0x5C8), (0x610, 0x61B), (0x64B, 0x660), (0x670, 0x671), (0x6D6, 0x6EE),
+    (0x1AB0, 0x1B00), (0x1DC0, 0x1E00), (0x20D0, 0x2100), (0xFE20, 0xFE30),
+)  # fmt: skip
+_NO_ACCENTS: Final = {c: None for first, end in _ACCENTS for c in range(first, end) if chr(c) in _MARKS}
 # Thai and Lao, Myanmar, Khmer, kana, Han, Hangul.
 _ALONE: Final = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -42,4 +47,4 @@ def word_texts(text: str) -> list[str]:
 def _fold(word: str) -> str:
     if word.isascii():
         return word.lower()
-    return unicodedata.normalize("NFD", word).casefold().translate(_DROP_MARKS)
+    return unicodedata.normalize("NFD", word).casefold().translate(_NO_ACCENTS)

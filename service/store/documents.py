@@ -5,7 +5,8 @@ releases are ignored. A session document holds its newest turn as `active`, whos
 ended is its ending's `state`); a turn document is the immutable copy of an ended turn.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,9 +27,11 @@ from service.domain.entities import (
     TurnState,
     Usage,
 )
+from service.domain.words import word_texts
 
 RUNNING = "RUNNING"
 ENDED = "ENDED"
+MAX_INDEXED_CHARS = 100
 _MILLISECOND = timedelta(milliseconds=1)
 _SETTINGS = ("model", "temperature", "top_p", "max_output_tokens", "seed")
 _USAGE = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens")
@@ -50,6 +53,7 @@ def session_to_doc(session: Session) -> dict[str, Any]:
         title=session.title or None,
         # Pairs: a key may hold dots and dollar signs, which field names had better not.
         labels=[[key, value] for key, value in session.labels.items()] or None,
+        label_index=label_index(session.labels) or None,
         instructions=session.instructions or None,
         settings=settings_to_doc(session.settings),
         expire_time=session.expire_time,
@@ -93,6 +97,16 @@ def session_from_doc(doc: Mapping[str, Any]) -> Session:
         import_time=_optional_time(doc.get("import_time")),
         look_at=_optional_time(doc.get("look_at")),
     )
+
+
+def label_index(labels: Mapping[str, str]) -> list[str]:
+    """Return what sessions with these labels are found by: each key, and each key with its value."""
+    return [label_entry(entry) for key, value in labels.items() for entry in ((key,), (key, value))]
+
+
+def label_entry(label: Sequence[str]) -> str:
+    """Return the entry of the index for a key, or a key and its value."""
+    return json.dumps(label, ensure_ascii=False)
 
 
 def owner_to_doc(owner: Principal) -> dict[str, Any]:
@@ -146,8 +160,14 @@ def turn_to_doc(key: SessionKey, turn: Turn) -> dict[str, Any]:
         "uid": key.uid,
         "owner": owner_to_doc(key.owner),
         "session_id": key.session_id,
+        "words": turn_words(turn.user_text, turn.ending.text if turn.ending else ""),
         **turn_fields(turn),
     }
+
+
+def turn_words(*texts: str) -> list[str]:
+    """Return what a turn is found by: the beginning of each of its words, which is all that an index can hold."""
+    return sorted({word[:MAX_INDEXED_CHARS] for text in texts for word in word_texts(text)})
 
 
 def turn_from_doc(doc: Mapping[str, Any]) -> Turn:

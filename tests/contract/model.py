@@ -6,6 +6,7 @@ from datetime import datetime
 
 from service.domain.entities import Active, Ending, Erasure, Principal, PurgeRecord, Session, SessionKey, Turn
 from service.domain.ports import Lease
+from service.domain.ranges import SessionRange
 
 
 class ModelStore:
@@ -235,6 +236,23 @@ class ModelStore:
     async def count_turns(self, key: SessionKey) -> int:
         return len(self._turns_of(key))
 
+    # Lists and searches
+
+    async def list_sessions(self, owner: Principal, wanted: SessionRange, limit: int) -> Sequence[Session]:
+        found = [
+            session
+            for session in self._sessions.values()
+            if session.owner == owner
+            and wanted.low < wanted.place_of(session) < wanted.high
+            and wanted.label in {(), *((key,) for key in session.labels), *session.labels.items()}
+        ]
+        found.sort(key=wanted.place_of, reverse=wanted.newest_first)
+        return list(map(_listed, found[:limit]))
+
+    async def listed_sessions(self, owner: Principal, session_ids: Sequence[str]) -> Sequence[Session]:
+        found = [self._sessions[session_id] for session_id in session_ids if session_id in self._sessions]
+        return [_listed(session) for session in found if session.owner == owner]
+
     # Conditions
 
     def _find(self, key: SessionKey) -> Session | None:
@@ -275,6 +293,11 @@ def _created(session: Session) -> tuple[datetime, str]:
 
 def _life(session: Session) -> tuple[object, ...]:
     return session.fence, session.settings_version, session.deleted_at, session.idle_since
+
+
+def _listed(session: Session) -> Session:
+    running = session.running
+    return replace(session, active=running and replace(running, turn=replace(running.turn, user_text=""), parts=()))
 
 
 _NOBODY = Session.__new__(Session)

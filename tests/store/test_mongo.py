@@ -17,6 +17,7 @@ from pymongo.uri_parser import parse_uri
 from service.domain import deadline
 from service.domain.entities import PurgeRecord
 from service.domain.errors import StoreUnavailable, StoreUncertain
+from service.domain.ranges import SessionRange
 from service.store.mongo import MongoStore, UnusableDatabaseName, UnusableUri
 from service.store.mongo.connection import _translated
 from service.store.mongo.schema import SCHEMA_VERSION
@@ -206,25 +207,42 @@ async def test_null_fields_are_as_good_as_absent_ones(
 async def test_the_indexes_are_there(store: MongoStore, mongo_client: Client, mongo_database: str) -> None:
     database = mongo_client[mongo_database]
     turns = database.turns.index_information()
-    assert {name: (index["key"], index["unique"]) for name, index in turns.items() if name != "_id_"} == {
+    assert {name: (index["key"], index.get("unique", False)) for name, index in turns.items() if name != "_id_"} == {
         "request": ([("uid", 1), ("request_key", 1)], True),
         "turn": ([("uid", 1), ("turn_id", 1)], True),
+        "words": ([("owner", 1), ("words", 1), ("create_time", 1), ("_id", 1)], False),
+    }
+    sessions = database.sessions.index_information()
+    assert {name: index["key"] for name, index in sessions.items() if "by_" in name} == {
+        "by_update_time": [("owner", 1), ("update_time", 1), ("_id", 1)],
+        "by_create_time": [("owner", 1), ("create_time", 1), ("_id", 1)],
+        "labels_by_update_time": [("owner", 1), ("label_index", 1), ("update_time", 1), ("_id", 1)],
+        "labels_by_create_time": [("owner", 1), ("label_index", 1), ("create_time", 1), ("_id", 1)],
     }
 
 
-async def test_turns_of_the_first_release_get_their_owner(
+async def test_documents_of_the_first_release_get_what_they_are_found_by(
     store: MongoStore, mongo_uri: str, mongo_client: Client, mongo_database: str
 ) -> None:
     database = mongo_client[mongo_database]
     assert database.meta.find_one() == {"_id": "schema", "version": SCHEMA_VERSION}
     await store.archive(SESSION.key, ENDED)
-    database.turns.update_many({}, {"$unset": {"owner": "", "session_id": "", "settings_version": ""}})
+    labelled = a_session(labels={"a": "b"})
+    assert await store.insert_session(labelled)
+    database.sessions.update_many({}, {"$unset": {"label_index": ""}})
+    gone = ("owner", "session_id", "settings_version", "words")
+    database.turns.update_many({}, {"$unset": dict.fromkeys(gone, "")})
     database.meta.delete_many({})
     assert await store.turn_by_id(SESSION.key, "turn1") is None
     for _ in range(2):
         again = MongoStore(mongo_uri, mongo_database)
         await again.open()
         assert await again.turn_by_id(SESSION.key, "turn1") == ENDED
+        [found], _ = await again.find_turns(OWNER, [("question", "1")], uid="", after="", limit=9)
+        assert (found.key, found.turn) == (SESSION.key, ENDED)
+        for label in (("a",), ("a", "b")):
+            wanted = SessionRange("create_time", newest_first=True, label=label)
+            assert await again.list_sessions(OWNER, wanted, 9) == [labelled]
         await again.close()
     assert database.meta.find_one() == {"_id": "schema", "version": SCHEMA_VERSION}
 

@@ -19,6 +19,7 @@ import pytest
 from service.domain import deadline
 from service.domain.entities import ANONYMOUS, Session
 from service.domain.errors import StoreUnavailable, StoreUncertain
+from service.domain.ranges import SessionRange
 from service.store.sqlite import SCHEMA_VERSION, SqliteStore, UnusableFile, turns
 from tests.contract.build import (
     FULL_SETTINGS,
@@ -130,6 +131,10 @@ async def test_a_file_of_the_first_release_is_taken_over(path_of_schema_1: Path)
             a_turn(1, ending=an_ending(text="first"), create_time=NOW.replace(microsecond=0)),
             a_turn(3, ending=ending, create_time=NOW + timedelta(days=1)),
         ]
+        found, _ = await store.find_turns(ANONYMOUS, [("question",)], uid="", after="", limit=9)
+        assert [turn.turn.first_seq for turn in found] == [3, 1]
+        labelled = SessionRange("update_time", newest_first=True, label=("a", "b"))
+        assert [session.session_id for session in await store.list_sessions(ANONYMOUS, labelled, 9)] == ["full"]
         await store.close()
     with closing(sqlite3.connect(path_of_schema_1)) as other:
         assert other.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
