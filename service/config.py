@@ -156,6 +156,9 @@ class Config(BaseSettings):
     max_http_connections: int = Field(
         10_000, ge=1, le=1_000_000, description="most HTTP connections at a time, a process; more are answered 503"
     )
+    import_max_bytes: int = Field(
+        67_108_864, ge=1024, le=2**40, description="longest file that ImportSession takes, in bytes"
+    )
     workers: int = Field(1, ge=1, le=64, description="processes that share the two ports")
     cors_origins: Annotated[
         tuple[str, ...], NoDecode, BeforeValidator(_split_commas), AfterValidator(_check_origins)

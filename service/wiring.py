@@ -15,7 +15,10 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from service.config import Config, ConfigError, join_address, split_address
 from service.domain.entities import utc_now
+from service.domain.erasing import Eraser
+from service.domain.exporting import Exporter
 from service.domain.history import History
+from service.domain.importing import Importer
 from service.domain.lifetime import Lifetimes
 from service.domain.log import Log
 from service.domain.ports import ChatModel, SessionStore
@@ -113,11 +116,24 @@ class Service:
             now=utc_now,
             log=self._log,
         )
+        eraser = Eraser(
+            store,
+            purger,
+            interval_s=config.purge_interval_seconds,
+            now=utc_now,
+            new_id=_new_id,
+            log=self._log,
+        )
         servicer = ChatSessionServicer(
             Sessions(store, lifetimes=lifetimes, now=utc_now, new_id=_new_id, on_delete=self._turns.stop_deleted),
             self._turns.sender,
             self._turns.watcher,
             History(store, now=utc_now),
+            exporter=Exporter(store, now=utc_now),
+            importer=Importer(
+                store, lifetimes=lifetimes, max_bytes=config.import_max_bytes, now=utc_now, new_id=_new_id
+            ),
+            eraser=eraser,
         )
         limits = CallLimits(config.unary_timeout_seconds, config.stream_timeout_seconds)
         handlers = build_handlers(servicer, limits=limits, log=self._log)
@@ -126,6 +142,7 @@ class Service:
         self._background.start(self._readiness.run())
         self._background.start(self._turns.reaper.run())
         self._background.start(purger.run())
+        self._background.start(eraser.run())
         self._log.info(
             "serving",
             grpc=join_address(config.grpc_address, self.grpc_port),
@@ -268,6 +285,7 @@ def build_rest_app(config: Config, invoker: InProcessInvoker, ready: Callable[[s
         domain=DOMAIN,
         source_info=FileDescriptorSet.FromString(_CONTRACT.read_bytes()),
         event_id=_cursor_of,
+        uploads=True,
         ready=ready,
         examples=_EXAMPLES,
         constraints=CONSTRAINTS,
@@ -275,6 +293,7 @@ def build_rest_app(config: Config, invoker: InProcessInvoker, ready: Callable[[s
         limits=RestLimits(
             unary_timeout_s=config.unary_timeout_seconds,
             stream_timeout_s=config.stream_timeout_seconds,
+            max_upload_bytes=config.import_max_bytes,
             heartbeat_s=config.heartbeat_seconds,
         ),
         cors_origins=config.cors_origins,

@@ -18,7 +18,8 @@ ALLOWED = {
 SOLE_IMPORTERS = {
     "motor": {"store/mongo/connection.py"},
     "pymongo": {
-        f"store/mongo/{part}.py" for part in ("connection", "listing", "purging", "schema", "searching", "turns")
+        f"store/mongo/{part}.py"
+        for part in ("connection", "erasing", "importing", "listing", "purging", "schema", "searching", "turns")
     },
     "aiosqlite": {"store/sqlite/connection.py", "store/sqlite/schema.py"},
     "openai": {"llm/openai.py"},

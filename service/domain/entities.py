@@ -202,6 +202,7 @@ class Session:
     settings_version: grows with each change of the settings; the etag is made of it.
     idle_since: since when no turn has run, while none runs, or when idle_ttl was set; None = since it was created.
     fingerprint: of the request that created it, where that chose the id.
+    import_time: when it was imported, if it was: create_time is then older than the session is here.
     look_at: when the purger has to look at it next; never later than when there is something to do; None = never.
     """
 
@@ -224,6 +225,7 @@ class Session:
     active: Active | None = None
     idle_since: datetime | None = None
     fingerprint: str = ""
+    import_time: datetime | None = None
     look_at: datetime | None = None
 
     @property
@@ -260,16 +262,32 @@ class ErasureState(StrEnum):
     DONE = "DONE"
 
 
+class CountedSession(NamedTuple):
+    """A session that is being erased, and how many turns go with it."""
+
+    key: SessionKey
+    turns: int
+
+
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """The erasing of all sessions that an owner had when it began. end_time None = under way."""
+    """The erasing of all sessions that an owner had when it began. end_time None = under way.
+
+    number: of the owner's erasures, from 1.
+    pending: what is being erased, counted before; it counts once it is gone, whoever has seen to that.
+    version: grows with each write. due: from when on any process may go on with it.
+    """
 
     erasure_id: str
     owner: Principal
+    number: int
     create_time: datetime
     sessions_total: int
+    due: datetime | None
+    version: int = 1
     sessions_erased: int = 0
     turns_erased: int = 0
+    pending: tuple[CountedSession, ...] = ()
     end_time: datetime | None = None
 
     @property

@@ -17,6 +17,7 @@ from typing import Protocol
 from service.domain.entities import (
     Active,
     Ending,
+    Erasure,
     FinishReason,
     ModelSettings,
     Principal,
@@ -27,6 +28,7 @@ from service.domain.entities import (
     Turn,
     Usage,
 )
+from service.domain.ranges import SessionRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,88 @@ class PurgeStore(Protocol):
         """Delete the record: if it is as given, its `due` too."""
 
 
-class SessionStore(TurnStore, PurgeStore, Protocol):
+class ImportStore(Protocol):
+    """What importing needs beside the rest."""
+
+    async def insert_turns(self, key: SessionKey, turns: Sequence[Turn]) -> None:
+        """Insert archived turns of a session that nobody knows yet; those that are there already stay as they are."""
+
+
+class ErasureStore(Protocol):
+    """What erasing needs beside the rest."""
+
+    async def insert_erasure(self, erasure: Erasure) -> bool:
+        """Insert a new erasure; False if the owner has one of this number."""
+
+    async def erasure(self, owner: Principal, erasure_id: str) -> Erasure | None:
+        """Return an erasure."""
+
+    async def latest_erasure(self, owner: Principal) -> Erasure | None:
+        """Return the owner's erasure with the highest number."""
+
+    async def due_erasures(self, now: datetime, limit: int) -> Sequence[Erasure]:
+        """Return erasures of all owners whose time has come (due <= now), the longest due first, at most `limit`."""
+
+    async def update_erasure(self, changed: Erasure) -> bool:
+        """Replace an erasure: if it is the version before `changed.version`."""
+
+    async def count_sessions(self, owner: Principal, created_to: datetime) -> int:
+        """Count the sessions with create_time <= created_to, deleted and expired ones too."""
+
+    async def sessions_before(
+        self, owner: Principal, created_to: datetime, *, after: Session | None, limit: int
+    ) -> Sequence[Session]:
+        """Return the sessions with create_time <= created_to, by create_time and id, those behind `after`; also those
+        that are deleted, expired or purging.
+        """
+
+    async def count_turns(self, key: SessionKey) -> int:
+        """Count the archived turns of a session."""
+
+
+class ListStore(Protocol):
+    """What lists need. A listed session is whole but for its newest turn: `active` is there while it runs, without
+    texts.
+    """
+
+    async def list_sessions(self, owner: Principal, wanted: SessionRange, limit: int) -> Sequence[Session]:
+        """Return the first sessions of a range, at most `limit`; deleted, expired and purging ones too.
+
+        Reads no more than these from an index, however many sessions there are.
+        """
+
+    async def listed_sessions(self, owner: Principal, session_ids: Sequence[str]) -> Sequence[Session]:
+        """Return those of these sessions that are there; deleted, expired and purging ones too."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTurn:
+    """An archived turn that a search has come upon. place: for the search to go on behind it; the store's own."""
+
+    key: SessionKey
+    turn: Turn
+    place: str
+
+
+class UnknownPlace(Exception):
+    """A place to go on from that the store has never answered."""
+
+
+class SearchStore(Protocol):
+    """What searches need."""
+
+    async def find_turns(
+        self, owner: Principal, phrases: Sequence[Sequence[str]], *, uid: str, after: str, limit: int
+    ) -> tuple[Sequence[FoundTurn], str]:
+        """Return archived turns that may have all phrases in one of their messages, newest first, at most `limit`, and
+        the place to go on from; empty = nothing follows. Every turn that has them is among those.
+
+        uid: only of this session; empty = of all. after: a place that was answered before; empty = from the newest.
+        Raises UnknownPlace.
+        """
+
+
+class SessionStore(TurnStore, PurgeStore, ImportStore, ErasureStore, ListStore, SearchStore, Protocol):
     """Sessions and their turns, kept."""
 
     async def ping(self) -> None:

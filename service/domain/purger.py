@@ -81,11 +81,11 @@ class Purger:
         sessions = await self._store.due_sessions(self._now(), _BATCH_SESSIONS)
         for session in sessions:
             await self._look_at(session)
-            await self._pace()
+            await self.pace()
         records = await self._store.due_purge_records(self._now(), _BATCH_SESSIONS)
         for record in records:
             await self._look_again(record)
-            await self._pace()
+            await self.pace()
         return len(sessions) == _BATCH_SESSIONS or len(records) == _BATCH_SESSIONS
 
     async def _look_at(self, session: Session) -> None:
@@ -93,7 +93,7 @@ class Purger:
         if session.purging:
             # Begun by another process, perhaps a dead one: only one of us goes on with it.
             if await self._store.postpone(session, now + _CLAIM):
-                await self._finish(session.key)
+                await self.finish(session.key)
             return
         due = self._lifetimes.purge_time(session)
         if due is not None and due <= now:
@@ -107,15 +107,18 @@ class Purger:
         What is read, and whether its time is over, is the caller's to judge. Raises StoreUnavailable: whoever comes
         next goes on with it.
         """
+        return await self.finish(session.key) if await self.begin(session) else None
+
+    async def begin(self, session: Session) -> bool:
+        """Take a session away from all readers and writers, for good; False if it is no longer as in `session`."""
         begin = partial(self._store.start_purge, session, self._now() + _CLAIM)
         begun = await settle(begin, patience_s=_PATIENCE_S)
-        if not begun.answer:
-            found = await self._store.session(session.owner, session.session_id) if begun.was_uncertain else None
-            if found is None or found.key != session.key or not found.purging:
-                return None
-        return await self._finish(session.key)
+        if begun.answer or not begun.was_uncertain:
+            return begun.answer
+        found = await self._store.session(session.owner, session.session_id)
+        return found is not None and found.key == session.key and found.purging
 
-    async def _finish(self, key: SessionKey) -> int:
+    async def finish(self, key: SessionKey) -> int:
         """Remove what is left of a session that nobody can see or write to any more; may be repeated at any point."""
         turns = await self._delete_turns(key)
         # Before the session goes: a copy of a turn that is still on its way would be left for ever.
@@ -144,8 +147,9 @@ class Purger:
         ).answer:
             total += count
             self.counts.turns += count
-            await self._pace()
+            await self.pace()
         return total
 
-    async def _pace(self) -> None:
+    async def pace(self) -> None:
+        """Wait for as long as one step may take."""
         await asyncio.sleep(self._step_s)

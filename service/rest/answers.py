@@ -11,14 +11,19 @@ from service.rest.bindings import JSON_TYPE
 from service.rest.exchange import Exchange
 from service.rest.guard import Cut
 from service.rest.invoke import Call
-from service.rest.refusal import Headers, Reason, Refusal
+from service.rest.limits import Limits
+from service.rest.refusal import Headers, Reason, Refusal, body_too_large, body_too_slow
 from service.rest.writer import Writer
 
 _log = logging.getLogger(__name__)
 
 
-def cut_short(cut: Cut, *, retry_after_s: float) -> Refusal:
-    """Return what a caller is told whose call was ended by its deadline or by the server."""
+def cut_short(cut: Cut, limits: Limits, *, retry_after_s: float) -> Refusal:
+    """Return what a caller is told whose call was ended by its deadline, its body or the server."""
+    if cut is Cut.TOO_LARGE:
+        return body_too_large(limits.max_upload_bytes)
+    if cut is Cut.SLOW:
+        return body_too_slow()
     if cut is Cut.DEADLINE:
         return Refusal(
             504, code_pb2.DEADLINE_EXCEEDED, Reason.CALLER_DEADLINE_EXCEEDED, "the deadline passed before the answer"

@@ -52,6 +52,8 @@ class RestApp:
     trust_forwarded: a trusted proxy in front sets X-Forwarded-For and X-Forwarded-Host.
     lenient: skip unknown fields and parameters instead of refusing them.
     ignored_parameters: query parameters that are skipped everywhere.
+    uploads: serve methods that take a stream of requests if their body is a file (HttpBody): the first request has
+        what path and query say, each one behind it a piece of the body as it comes.
     skip_client_streaming: give methods that take a stream no path, instead of refusing to start.
     drain_retry_s: after how long a caller that is turned away by a drain should come again.
     on_finish: called once with each finished exchange, for logs and metrics.
@@ -81,6 +83,7 @@ class RestApp:
         trust_forwarded: bool = False,
         lenient: bool = False,
         ignored_parameters: Collection[str] = (),
+        uploads: bool = False,
         skip_client_streaming: bool = False,
         drain_retry_s: float = 1.0,
         on_finish: Finished | None = None,
@@ -95,7 +98,7 @@ class RestApp:
         self._answers = Answers(writer, domain)
         policy = HeaderPolicy(frozenset(reserved_metadata), trust_forwarded, limits.max_metadata_bytes)
         self._calls = Calls(invoker, self._answers, policy, limits, event_id=event_id, drain_retry_s=drain_retry_s)
-        all_rules = rules.rules_of(services, skip_client_streaming=skip_client_streaming)
+        all_rules = rules.rules_of(services, skip_client_streaming=skip_client_streaming, uploads=uploads)
         codec = Codec(reader, writer, limits, lenient, ignored_parameters)
         bindings = [Binding(rule, codec) for rule in all_rules]
         self._routes = Routes((binding.rule.http_method, binding.rule.template, binding) for binding in bindings)

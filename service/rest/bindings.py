@@ -4,11 +4,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from service.rest import reader, rules, wellknown
+from service.rest import reader, rules
 from service.rest.limits import Limits
 from service.rest.query import Parameters, TextField
 from service.rest.reader import Reader
@@ -39,6 +38,7 @@ class Binding:
 
     empty_json: the JSON of a response that says nothing.
     takes_body: whether there may be one. takes_raw_body: it is a file of any type (HttpBody) instead of JSON.
+    is_upload: the file goes in pieces, each in a request of its own.
     """
 
     def __init__(self, rule: Rule, codec: Codec) -> None:
@@ -46,6 +46,7 @@ class Binding:
         self.method = rule.method
         self.template = rule.template.text
         self.is_stream: bool = rule.method.server_streaming
+        self.is_upload: bool = rule.method.client_streaming
         self._limits = codec.limits
         self._request_class = GetMessageClass(rule.method.input_type)
         self._path_fields = [_path_field(rule, variable.field_path) for variable in rule.template.variables]
@@ -59,9 +60,9 @@ class Binding:
             max_depth=codec.limits.max_parameter_depth,
         )
         self.takes_body = bool(rule.body)
-        self.takes_raw_body = _is_http_body(rule.method.input_type, rule.body)
+        self.takes_raw_body = rules.is_http_body(rule.method.input_type, rule.body)
         self._read_body = self._body_reader(codec.reader)
-        self.writes_raw = _is_http_body(rule.method.output_type, rule.response_body or "*")
+        self.writes_raw = rules.is_http_body(rule.method.output_type, rule.response_body or "*")
         self._write = _response_writer(rule, codec.writer)
         self.empty_json = b"null" if rule.response_body else b"{}"
 
@@ -84,6 +85,12 @@ class Binding:
             raise invalid_field(message.FindInitializationErrors()[0], "is required")
         if len(body) > _SURELY_SMALL_BYTES and message.ByteSize() > self._limits.max_message_bytes:
             raise body_too_large(self._limits.max_message_bytes)
+        return message  # type: ignore[no-any-return]
+
+    def piece(self, data: bytes) -> Message:
+        """Build a request of an upload that has nothing but a piece of the file."""
+        message: Any = self._request_class()
+        (message if self.rule.body == "*" else getattr(message, self.rule.body)).data = data
         return message  # type: ignore[no-any-return]
 
     def json(self, message: Any) -> bytes:
@@ -131,13 +138,6 @@ def _path_field(rule: Rule, field_path: tuple[str, ...]) -> TextField:
     leaf = rules.resolve(descriptor, field_path)
     assert leaf is not None
     return TextField.at(parents, leaf)
-
-
-def _is_http_body(message: Descriptor, field: str) -> bool:
-    if field not in ("", "*"):
-        descriptor = message.fields_by_name[field]
-        return descriptor.message_type is not None and _is_http_body(descriptor.message_type, "*")
-    return field == "*" and bool(message.full_name == wellknown.HTTP_BODY)
 
 
 def _raw_body_reader(name: str) -> Callable[[Any, bytes, bytes], None]:

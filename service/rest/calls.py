@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from typing import Final
 
+from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 
 from service.rest import media
@@ -18,6 +20,7 @@ from service.rest.limits import Limits
 from service.rest.refusal import Refusal, internal_error, response_too_large
 from service.rest.routes import Match
 from service.rest.streams import EventId, EventStream, Format, JsonLines, Output, RawPieces
+from service.rest.uploads import Upload
 
 _LARGE_BYTES: Final = 256 * 1024
 
@@ -58,24 +61,31 @@ class Calls:
 
     def turned_away(self) -> Refusal:
         """Return what a caller is told while the server drains."""
-        return cut_short(Cut.DRAIN, retry_after_s=self._drain_retry_s)
+        return cut_short(Cut.DRAIN, self._limits, retry_after_s=self._drain_retry_s)
 
     async def serve(self, exchange: Exchange, match: Match[Binding]) -> None:
         """Serve a request. Raises Refusal, or Interrupted if its client is gone."""
         binding, path_values = match
         call = await self._call(exchange, binding, path_values)
-        if binding.is_stream:
+        if binding.is_upload:
+            await self._upload(exchange, binding, call)
+        elif binding.is_stream:
             await self._stream(exchange, binding, call)
         else:
             await self._unary(exchange, binding, call)
 
     async def _call(self, exchange: Exchange, binding: Binding, path_values: tuple[str, ...]) -> Call:
         limits, headers = self._limits, exchange.headers
-        default_s = limits.stream_timeout_s if binding.is_stream else limits.unary_timeout_s
+        is_long = binding.is_stream or binding.is_upload
+        default_s = limits.stream_timeout_s if is_long else limits.unary_timeout_s
         timeout = timeout_s(headers, default_s=default_s, max_s=limits.max_timeout_s)
         metadata = self._policy.metadata(exchange.raw_headers, exchange.host, exchange.peer_host)
         media.check_not_encoded(headers)
-        body = await exchange.body()
+        if binding.is_upload:
+            exchange.check_length(limits.max_upload_bytes)
+            body = b""  # comes behind
+        else:
+            body = await exchange.body()
         if body and binding.takes_body and not binding.takes_raw_body:
             media.check_json_type(headers)
         parts = path_values, exchange.query, body, headers.get(b"content-type", b"")
@@ -87,9 +97,27 @@ class Calls:
         return Call(binding.method, request, metadata, timeout, exchange.peer)
 
     async def _unary(self, exchange: Exchange, binding: Binding, call: Call) -> None:
+        guard = Guard(exchange.receive, self._cut_after_s(call))
+        await self._answer(exchange, binding, call, guard, self._invoker.unary(call))
+
+    async def _upload(self, exchange: Exchange, binding: Binding, call: Call) -> None:
+        upload = Upload(exchange, self._cut_after_s(call))
+
+        async def requests() -> AsyncGenerator[Message, None]:
+            yield call.request
+            async for piece in upload.pieces():
+                yield binding.piece(piece)
+
+        async with aclosing(requests()) as pieces:
+            await self._answer(exchange, binding, call, upload.guard, self._invoker.upload(call, pieces))
+
+    async def _answer(
+        self, exchange: Exchange, binding: Binding, call: Call, guard: Guard, calling: Awaitable[Message]
+    ) -> None:
+        """Answer with the one response that a call has."""
         try:
-            async with Guard(exchange.receive, self._cut_after_s(call)):
-                reply = await self._invoker.unary(call)
+            async with guard:
+                reply = await calling
         except CallFailed as failed:
             await self._answers.fail(exchange, failed.status, call)
             return
@@ -147,7 +175,7 @@ class Calls:
         """Return what a client is told; if it is gone, there is nobody to tell, and Interrupted is raised again."""
         if interrupted.cut in (Cut.GONE, Cut.STALLED):
             raise interrupted
-        return cut_short(interrupted.cut, retry_after_s=self._drain_retry_s)
+        return cut_short(interrupted.cut, self._limits, retry_after_s=self._drain_retry_s)
 
     def _format(self, exchange: Exchange, binding: Binding) -> Format:
         if binding.writes_raw:

@@ -12,7 +12,7 @@ from google.rpc import code_pb2
 
 from service.rest.guard import Cut, Interrupted, Message, Receive
 from service.rest.limits import Limits
-from service.rest.refusal import Headers, Reason, Refusal, body_too_large
+from service.rest.refusal import Headers, Refusal, body_too_large, body_too_slow
 
 Scope = Message
 Send = Callable[[Message], Awaitable[None]]
@@ -112,18 +112,20 @@ class Exchange:
         if not self.has_body:
             return b""
         limit = self.limits.max_body_bytes
-        if b"content-length" in self.headers and self._declared_length() > limit:
-            raise body_too_large(limit)
+        self.check_length(limit)
         try:
             async with asyncio.timeout(self.limits.body_timeout_s):
                 body = await self._read(limit)
         except TimeoutError:
-            raise Refusal(
-                408, code_pb2.DEADLINE_EXCEEDED, Reason.REQUEST_TIMEOUT, "the body did not arrive in time"
-            ) from None
+            raise body_too_slow() from None
         self.body_is_read = True
         self.body_bytes = len(body)
         return body
+
+    def check_length(self, limit: int) -> None:
+        """Raise Refusal if the body says that it is longer than that."""
+        if b"content-length" in self.headers and self._declared_length() > limit:
+            raise body_too_large(limit)
 
     async def _read(self, limit: int, *, keep: bool = True) -> bytes:
         before = bytearray()  # not a list: a client may send single bytes

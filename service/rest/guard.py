@@ -18,6 +18,8 @@ class Cut(enum.Enum):
     DEADLINE = "the deadline passed"
     DRAIN = "the server drains"
     STALLED = "the client does not read"
+    TOO_LARGE = "the body is too large"
+    SLOW = "the body does not come"
     UNSPOKEN = "a failure has no place in what is being sent"
 
 

@@ -40,12 +40,20 @@ class CallFailed(Exception):
 class Invoker(Protocol):
     """Whatever can call a method: an in-process servicer, a channel, a fake.
 
-    Cancelling the task that awaits `unary` cancels the RPC; so does `aclose()` of the generator, or cancelling the task
-    that awaits its next message. Any exception other than CallFailed is answered as INTERNAL with constant text.
+    Cancelling the task that awaits `unary` or `upload` cancels the RPC; so does `aclose()` of the generator, or
+    cancelling the task that awaits its next message. Any exception other than CallFailed is answered as INTERNAL with
+    constant text.
     """
 
     async def unary(self, call: Call) -> Message:
         """Return the response. Raises CallFailed."""
+        ...
+
+    async def upload(self, call: Call, requests: AsyncGenerator[Message, None]) -> Message:
+        """Call a method that takes a stream of requests, of which `call.request` is the first; return the response.
+
+        Raises CallFailed.
+        """
         ...
 
     def stream(self, call: Call) -> AsyncGenerator[Message, None]:

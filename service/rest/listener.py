@@ -33,6 +33,7 @@ _LAST_WORDS_S: Final = 1.0
 _HEADER_OVERHEAD: Final = 32  # as HTTP/2 counts
 _SMALL_BODY_BYTES: Final = 64 * 1024
 _MAX_DROPPED_BYTES: Final = 1024 * 1024
+_BODY_STEP_BYTES: Final = 1024 * 1024
 _PHRASES: Final = {
     400: b"Bad Request",
     408: b"Request Timeout",
@@ -47,7 +48,7 @@ class ListenerLimits:
 
     max_head_bytes: request line, headers and trailers, and 32 bytes on top for each of these (431).
     head_timeout_s: from the first byte of a request, or from connecting, to the end of its head (408).
-    body_timeout_s: from there to the end of its body (408).
+    body_timeout_s: from there to the end of its body, or to the next MiB of it (408).
     keep_alive_s: silence between requests; longer than that of pooling clients, so that they close first.
     write_timeout_s: how long a client may leave what it was sent unread; then the connection is aborted.
     max_connections: more are answered 503 and closed.
@@ -100,7 +101,7 @@ class _Protocol(HttpToolsProtocol):
         self._is_refused = False
         self._head_is_open = False
         self._body_is_open = False
-        self._head_bytes = 0
+        self._head_bytes = self._step_bytes = 0
         self._unparsed_bytes = 0
         self._held_body_bytes = 0
         self._dropped_bytes = 0
@@ -182,6 +183,10 @@ class _Protocol(HttpToolsProtocol):
         if not (self._head_is_open or self._body_is_open):
             self.transport.close()
             return
+        if self._body_is_open and self._step_bytes >= _BODY_STEP_BYTES:
+            self._step_bytes = 0
+            self._expect(self._limits.body_timeout_s)
+            return
         self._refuse(
             Refusal(408, code_pb2.DEADLINE_EXCEEDED, Reason.REQUEST_TIMEOUT, "the request did not arrive in time")
         )
@@ -222,6 +227,7 @@ class _Protocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_bytes = 0
+        self._step_bytes += len(body)
         super().on_body(body)
         if self.cycle.response_complete:
             return

@@ -108,6 +108,11 @@ def body_too_large(max_bytes: int) -> Refusal:
     )
 
 
+def body_too_slow() -> Refusal:
+    """408."""
+    return Refusal(408, code_pb2.DEADLINE_EXCEEDED, Reason.REQUEST_TIMEOUT, "the body did not arrive in time")
+
+
 def unsupported_media_type(message: str) -> Refusal:
     """415, saying what would be accepted."""
     return Refusal(

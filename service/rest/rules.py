@@ -39,10 +39,13 @@ class Rule:
         return f"{self.method.full_name} ({self.http_method} {self.template.text})"
 
 
-def rules_of(services: Sequence[ServiceDescriptor], *, skip_client_streaming: bool = False) -> list[Rule]:
+def rules_of(
+    services: Sequence[ServiceDescriptor], *, skip_client_streaming: bool = False, uploads: bool = False
+) -> list[Rule]:
     """Return the rules of all methods that have one, in order of declaration.
 
     skip_client_streaming: leave out methods that take a stream of requests, which are refused otherwise.
+    uploads: take those of them whose requests are pieces of a file.
     Raises RuleError.
     """
     return [
@@ -50,15 +53,15 @@ def rules_of(services: Sequence[ServiceDescriptor], *, skip_client_streaming: bo
         for service in services
         for method in service.methods
         if not (skip_client_streaming and method.client_streaming)
-        for rule in _rules_of_method(method)
+        for rule in _rules_of_method(method, uploads)
     ]
 
 
-def _rules_of_method(method: MethodDescriptor) -> Iterator[Rule]:
+def _rules_of_method(method: MethodDescriptor, uploads: bool) -> Iterator[Rule]:
     extensions = method.GetOptions().Extensions
     if annotations_pb2.http not in extensions:
         return
-    if method.client_streaming:
+    if method.client_streaming and (method.server_streaming or not uploads):
         raise RuleError(f"{method.full_name}: a method that takes a stream of requests cannot have an HTTP rule")
     primary = extensions[annotations_pb2.http]
     yield _rule(method, primary, 0)
@@ -112,17 +115,29 @@ def resolve(message: Descriptor, field_path: Sequence[str]) -> FieldDescriptor |
 
 def _check_body(rule: Rule) -> None:
     if not rule.body:
+        if rule.method.client_streaming:
+            raise RuleError(f"{rule}: a stream of requests needs a body")
         return
     if rule.http_method == "GET":
         raise RuleError(f"{rule}: GET has no body")
     if rule.http_method == "DELETE":
         _log.warning("%s: a body of DELETE may be dropped on its way", rule)
+    if rule.method.client_streaming and not is_http_body(rule.method.input_type, rule.body):
+        raise RuleError(f"{rule}: a stream of requests must have pieces of a file as its body")
     if rule.body == "*":
         return
     if rule.body not in rule.method.input_type.fields_by_name:
         raise RuleError(f"{rule}: body {rule.body!r} is not a field of {rule.method.input_type.full_name}")
     if any(variable.field_path == (rule.body,) for variable in rule.template.variables):
         raise RuleError(f"{rule}: {rule.body!r} is both the body and in the path")
+
+
+def is_http_body(message: Descriptor, field: str) -> bool:
+    """Whether a body is a file: the message itself (`*`), or one of its fields, is an HttpBody."""
+    if field not in ("", "*"):
+        found = message.fields_by_name.get(field)
+        return found is not None and found.message_type is not None and is_http_body(found.message_type, "*")
+    return field == "*" and bool(message.full_name == wellknown.HTTP_BODY)
 
 
 def _check_response_body(rule: Rule) -> None:

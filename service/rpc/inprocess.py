@@ -67,6 +67,14 @@ class InProcessInvoker:
             raise _failure(context) from None
         return response
 
+    async def upload(self, call: Call, requests: AsyncGenerator[Message, None]) -> Message:
+        context = _Context(call)
+        try:
+            response: Message = await self._handlers[call.method.name].stream_unary(requests, context)
+        except _Aborted:
+            raise _failure(context) from None
+        return response
+
     async def stream(self, call: Call) -> AsyncGenerator[Message, None]:
         context = _Context(call)
         responses = self._handlers[call.method.name].unary_stream(call.request, context)

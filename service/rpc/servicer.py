@@ -1,6 +1,7 @@
 """The servicer: reads requests, calls use cases, writes answers. It catches nothing."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 from chatsession.v1 import chat_session_pb2 as pb
 from chatsession.v1 import chat_session_pb2_grpc as pb_grpc
@@ -8,13 +9,17 @@ from google.api.httpbody_pb2 import HttpBody
 
 from service.domain.cursor import Cursor
 from service.domain.entities import ANONYMOUS, Principal, Session
+from service.domain.erasing import Eraser
 from service.domain.errors import InvalidField, NotBuilt, Retry
+from service.domain.exported import CONTENT_TYPE
+from service.domain.exporting import Exporter
 from service.domain.history import History
+from service.domain.importing import Importer
 from service.domain.live import Seat
 from service.domain.sending import TurnSender
 from service.domain.sessions import Sessions
 from service.domain.watching import TurnWatcher
-from service.rpc import convert, sessions
+from service.rpc import convert, sessions, transfers
 from service.rpc.context import CallContext
 
 _UNBUILT = ("ListSessions", "SearchMessages", "ExportSession", "ImportSession", "EraseOwner", "GetErasure")
@@ -26,11 +31,24 @@ _LAST_EVENT_ID = "last-event-id"
 class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
     """Serves `chatsession.v1.ChatSessionService` from the use cases."""
 
-    def __init__(self, sessions: Sessions, sender: TurnSender, watcher: TurnWatcher, history: History) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        sender: TurnSender,
+        watcher: TurnWatcher,
+        history: History,
+        *,
+        exporter: Exporter,
+        importer: Importer,
+        eraser: Eraser,
+    ) -> None:
         self._sessions = sessions
         self._sender = sender
         self._watcher = watcher
         self._history = history
+        self._exporter = exporter
+        self._importer = importer
+        self._eraser = eraser
 
     async def CreateSession(self, request: pb.CreateSessionRequest, context: CallContext) -> pb.CreateSessionResponse:
         is_full = convert.wants_full(request.view)
@@ -113,17 +131,21 @@ class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
     async def ExportSession(
         self, request: pb.ExportSessionRequest, context: CallContext
     ) -> AsyncGenerator[HttpBody, None]:
-        raise NotBuilt("ExportSession is not served yet")
-        yield HttpBody()
+        pieces = self._exporter.export(_principal(context), request.session_id)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield HttpBody(content_type=CONTENT_TYPE, data=piece)
 
     async def ImportSession(self, requests: AsyncIterator[pb.ImportSessionRequest], context: CallContext) -> pb.Session:
-        raise NotBuilt("ImportSession is not served yet")
+        file = transfers.UploadedFile(requests)
+        session = await self._importer.receive(_principal(context), await file.session_id(), file.pieces())
+        return self._session_to(session)
 
     async def EraseOwner(self, request: pb.EraseOwnerRequest, context: CallContext) -> pb.Erasure:
-        raise NotBuilt("EraseOwner is not served yet")
+        return transfers.erasure_to(await self._eraser.begin(_principal(context)))
 
     async def GetErasure(self, request: pb.GetErasureRequest, context: CallContext) -> pb.Erasure:
-        raise NotBuilt("GetErasure is not served yet")
+        return transfers.erasure_to(await self._eraser.get(_principal(context), request.erasure_id))
 
     def _session_to(self, session: Session) -> pb.Session:
         return sessions.session_to(session, self._sessions.lifetimes.purge_time(session))

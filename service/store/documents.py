@@ -5,13 +5,16 @@ releases are ignored. A session document holds its newest turn as `active`, whos
 ended is its ending's `state`); a turn document is the immutable copy of an ended turn.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from service.domain.entities import (
     Active,
+    CountedSession,
     Ending,
+    Erasure,
     Failure,
     FinishReason,
     ModelSettings,
@@ -24,9 +27,11 @@ from service.domain.entities import (
     TurnState,
     Usage,
 )
+from service.domain.words import word_texts
 
 RUNNING = "RUNNING"
 ENDED = "ENDED"
+MAX_INDEXED_CHARS = 100
 _MILLISECOND = timedelta(milliseconds=1)
 _SETTINGS = ("model", "temperature", "top_p", "max_output_tokens", "seed")
 _USAGE = ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens")
@@ -48,6 +53,7 @@ def session_to_doc(session: Session) -> dict[str, Any]:
         title=session.title or None,
         # Pairs: a key may hold dots and dollar signs, which field names had better not.
         labels=[[key, value] for key, value in session.labels.items()] or None,
+        label_index=label_index(session.labels) or None,
         instructions=session.instructions or None,
         settings=settings_to_doc(session.settings),
         expire_time=session.expire_time,
@@ -60,6 +66,7 @@ def session_to_doc(session: Session) -> dict[str, Any]:
         purging=session.purging or None,
         look_at=session.look_at,
         fingerprint=session.fingerprint or None,
+        import_time=session.import_time,
         active=active_to_doc(session.active) if session.active else None,
     )
 
@@ -87,8 +94,19 @@ def session_from_doc(doc: Mapping[str, Any]) -> Session:
         active=active_from_doc(active) if active else None,
         idle_since=_optional_time(doc.get("idle_since")),
         fingerprint=doc.get("fingerprint", ""),
+        import_time=_optional_time(doc.get("import_time")),
         look_at=_optional_time(doc.get("look_at")),
     )
+
+
+def label_index(labels: Mapping[str, str]) -> list[str]:
+    """Return what sessions with these labels are found by: each key, and each key with its value."""
+    return [label_entry(entry) for key, value in labels.items() for entry in ((key,), (key, value))]
+
+
+def label_entry(label: Sequence[str]) -> str:
+    """Return the entry of the index for a key, or a key and its value."""
+    return json.dumps(label, ensure_ascii=False)
 
 
 def owner_to_doc(owner: Principal) -> dict[str, Any]:
@@ -142,8 +160,14 @@ def turn_to_doc(key: SessionKey, turn: Turn) -> dict[str, Any]:
         "uid": key.uid,
         "owner": owner_to_doc(key.owner),
         "session_id": key.session_id,
+        "words": turn_words(turn.user_text, turn.ending.text if turn.ending else ""),
         **turn_fields(turn),
     }
+
+
+def turn_words(*texts: str) -> list[str]:
+    """Return what a turn is found by: the beginning of each of its words, which is all that an index can hold."""
+    return sorted({word[:MAX_INDEXED_CHARS] for text in texts for word in word_texts(text)})
 
 
 def turn_from_doc(doc: Mapping[str, Any]) -> Turn:
@@ -222,6 +246,43 @@ def purge_record_to_doc(record: PurgeRecord) -> dict[str, Any]:
 def purge_record_from_doc(doc: Mapping[str, Any]) -> PurgeRecord:
     """Return the purge record that a document describes."""
     return PurgeRecord(SessionKey(owner_from_doc(doc["owner"]), doc["session_id"], doc["_id"]), _time(doc["due"]))
+
+
+def erasure_to_doc(erasure: Erasure) -> dict[str, Any]:
+    """Return the document of an erasure."""
+    return _present(
+        _id=erasure.erasure_id,
+        owner=owner_to_doc(erasure.owner),
+        number=erasure.number,
+        create_time=erasure.create_time,
+        sessions_total=erasure.sessions_total,
+        due=erasure.due,
+        version=erasure.version,
+        sessions_erased=erasure.sessions_erased,
+        turns_erased=erasure.turns_erased,
+        pending=[[key.session_id, key.uid, turns] for key, turns in erasure.pending],
+        end_time=erasure.end_time,
+    )
+
+
+def erasure_from_doc(doc: Mapping[str, Any]) -> Erasure:
+    """Return the erasure that a document describes."""
+    owner = owner_from_doc(doc["owner"])
+    return Erasure(
+        erasure_id=doc["_id"],
+        owner=owner,
+        number=doc["number"],
+        create_time=_time(doc["create_time"]),
+        sessions_total=doc["sessions_total"],
+        due=_optional_time(doc.get("due")),
+        version=doc["version"],
+        sessions_erased=doc["sessions_erased"],
+        turns_erased=doc["turns_erased"],
+        pending=tuple(
+            CountedSession(SessionKey(owner, session_id, uid), turns) for session_id, uid, turns in doc["pending"]
+        ),
+        end_time=_optional_time(doc.get("end_time")),
+    )
 
 
 def settings_to_doc(settings: ModelSettings) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from service.domain.entities import Active, Ending, Principal, PurgeRecord, Session, SessionKey, Turn
+from service.domain.entities import Active, Ending, Erasure, Principal, PurgeRecord, Session, SessionKey, Turn
 from service.domain.ports import Lease
+from service.domain.ranges import SessionRange
 
 
 class ModelStore:
@@ -15,6 +16,7 @@ class ModelStore:
         self._sessions: dict[str, Session] = {}
         self._turns: dict[tuple[str, int], tuple[Principal, Turn]] = {}
         self._records: dict[str, PurgeRecord] = {}
+        self._erasures: dict[str, Erasure] = {}
 
     async def ping(self) -> None:
         """Do nothing."""
@@ -190,6 +192,67 @@ class ModelStore:
         del self._records[record.key.uid]
         return True
 
+    # Importing and erasing
+
+    async def insert_turns(self, key: SessionKey, turns: Sequence[Turn]) -> None:
+        for turn in turns:
+            await self.archive(key, turn)
+
+    async def insert_erasure(self, erasure: Erasure) -> bool:
+        if any((e.owner, e.number) == (erasure.owner, erasure.number) for e in self._erasures.values()):
+            return False
+        self._erasures[erasure.erasure_id] = erasure
+        return True
+
+    async def erasure(self, owner: Principal, erasure_id: str) -> Erasure | None:
+        found = self._erasures.get(erasure_id)
+        return found if found and found.owner == owner else None
+
+    async def latest_erasure(self, owner: Principal) -> Erasure | None:
+        mine = [erasure for erasure in self._erasures.values() if erasure.owner == owner]
+        return max(mine, key=lambda erasure: erasure.number, default=None)
+
+    async def due_erasures(self, now: datetime, limit: int) -> Sequence[Erasure]:
+        due = [erasure for erasure in self._erasures.values() if erasure.due and erasure.due <= now]
+        return sorted(due, key=lambda erasure: erasure.due or now)[:limit]
+
+    async def update_erasure(self, changed: Erasure) -> bool:
+        found = await self.erasure(changed.owner, changed.erasure_id)
+        if found is None or found.version != changed.version - 1:
+            return False
+        self._erasures[changed.erasure_id] = changed
+        return True
+
+    async def count_sessions(self, owner: Principal, created_to: datetime) -> int:
+        return len(await self.sessions_before(owner, created_to, after=None, limit=10**9))
+
+    async def sessions_before(
+        self, owner: Principal, created_to: datetime, *, after: Session | None, limit: int
+    ) -> Sequence[Session]:
+        found = [s for s in self._sessions.values() if s.owner == owner and s.create_time <= created_to]
+        found.sort(key=_created)
+        return [session for session in found if after is None or _created(session) > _created(after)][:limit]
+
+    async def count_turns(self, key: SessionKey) -> int:
+        return len(self._turns_of(key))
+
+    # Lists and searches
+
+    async def list_sessions(self, owner: Principal, wanted: SessionRange, limit: int) -> Sequence[Session]:
+        found = [
+            session
+            for session in self._sessions.values()
+            if session.owner == owner
+            and wanted.low < wanted.place_of(session) < wanted.high
+            and wanted.label in {(), *((key,) for key in session.labels), *session.labels.items()}
+        ]
+        found.sort(key=wanted.place_of, reverse=wanted.newest_first)
+        return list(map(_listed, found[:limit]))
+
+    async def listed_sessions(self, owner: Principal, session_ids: Sequence[str]) -> Sequence[Session]:
+        found = [self._sessions[session_id] for session_id in session_ids if session_id in self._sessions]
+        return [_listed(session) for session in found if session.owner == owner]
+
     # Conditions
 
     def _find(self, key: SessionKey) -> Session | None:
@@ -224,8 +287,17 @@ def _hint(session: Session) -> tuple[object, ...]:
     return session.look_at, session.settings_version, session.deleted_at, session.purging
 
 
+def _created(session: Session) -> tuple[datetime, str]:
+    return session.create_time, session.session_id
+
+
 def _life(session: Session) -> tuple[object, ...]:
     return session.fence, session.settings_version, session.deleted_at, session.idle_since
+
+
+def _listed(session: Session) -> Session:
+    running = session.running
+    return replace(session, active=running and replace(running, turn=replace(running.turn, user_text=""), parts=()))
 
 
 _NOBODY = Session.__new__(Session)

@@ -24,12 +24,12 @@ async def test_those_whose_fence_is_right_are_accepted(store: SessionStore) -> N
     actives = [an_active(a_turn(turn_id=session.session_id), fence=8) for session in sessions]
     answers = await asyncio.gather(
         *(
-            store.accept(session.session_id, session.uid, 7 if _is_good(number) else 6, NOW, active)
+            store.accept(session if _is_good(number) else replace(session, fence=6), NOW, active)
             for number, (session, active) in enumerate(zip(sessions, actives, strict=True))
         )
     )
     assert answers == [_is_good(number) for number in range(COUNT)]
-    found = await asyncio.gather(*(store.session(session.session_id) for session in sessions))
+    found = await asyncio.gather(*(store.session(session.owner, session.session_id) for session in sessions))
     assert [session.active if session else None for session in found] == [
         active if _is_good(number) else None for number, active in enumerate(actives)
     ]
@@ -41,28 +41,28 @@ async def test_those_that_hold_the_lease_end_and_checkpoint(store: SessionStore)
         the_lease(session) if _is_good(number) else replace(the_lease(session), lease_id="another")
         for number, session in enumerate(sessions)
     ]
-    await asyncio.gather(*(store.request_cancel(s.session_id, s.uid, the_lease(s).turn_id) for s in sessions[::2]))
+    await asyncio.gather(*(store.request_cancel(s.key, the_lease(s).turn_id) for s in sessions[::2]))
     beats = await asyncio.gather(*(store.checkpoint(lease, 0, f"part {n}") for n, lease in enumerate(leases)))
     assert [beat is not None for beat in beats] == [_is_good(number) for number in range(COUNT)]
     assert [beat.cancel for beat in beats if beat] == [n % 2 == 0 for n in range(COUNT) if _is_good(n)]
     assert [beat.beat for beat in beats if beat] == [1 for n in range(COUNT) if _is_good(n)]
-    found = await asyncio.gather(*(store.session(session.session_id) for session in sessions))
+    found = await asyncio.gather(*(store.session(session.owner, session.session_id) for session in sessions))
     assert [s.active.parts for s in found if s and s.active] == [
         (f"part {n}",) if _is_good(n) else () for n in range(COUNT)
     ]
     ends = await asyncio.gather(*(store.end(lease, an_ending()) for lease in leases))
     assert ends == [_is_good(number) for number in range(COUNT)]
-    found = await asyncio.gather(*(store.session(session.session_id) for session in sessions))
+    found = await asyncio.gather(*(store.session(session.owner, session.session_id) for session in sessions))
     assert [s.running is None for s in found if s] == [_is_good(number) for number in range(COUNT)]
 
 
 async def test_those_that_are_new_are_archived(store: SessionStore) -> None:
-    turns = {f"uid{a_session().uid}": a_turn(number + 1, ending=an_ending()) for number in range(COUNT)}
+    turns = {a_session().key: a_turn(number + 1, ending=an_ending()) for number in range(COUNT)}
     there = list(turns.items())[::3]
-    assert all(await asyncio.gather(*(store.archive(uid, turn) for uid, turn in there)))
-    answers = await asyncio.gather(*(store.archive(uid, turn) for uid, turn in turns.items()))
+    assert all(await asyncio.gather(*(store.archive(key, turn) for key, turn in there)))
+    answers = await asyncio.gather(*(store.archive(key, turn) for key, turn in turns.items()))
     assert answers == [number % 3 != 0 for number in range(COUNT)]
-    found = await asyncio.gather(*(store.turn_by_id(uid, turn.turn_id) for uid, turn in turns.items()))
+    found = await asyncio.gather(*(store.turn_by_id(key, turn.turn_id) for key, turn in turns.items()))
     assert found == list(turns.values())
 
 
@@ -70,8 +70,8 @@ async def test_the_same_session_is_accepted_once_among_others(store: SessionStor
     sessions = await _put(store, [a_session() for _ in range(COUNT)])
     one = sessions[0]
     answers = await asyncio.gather(
-        *(store.accept(session.session_id, session.uid, 0, NOW, an_active()) for session in sessions[1:]),
-        *(store.accept(one.session_id, one.uid, 0, NOW, an_active(lease_id=f"lease {n}")) for n in range(10)),
+        *(store.accept(session, NOW, an_active()) for session in sessions[1:]),
+        *(store.accept(one, NOW, an_active(lease_id=f"lease {n}")) for n in range(10)),
     )
     assert all(answers[: COUNT - 1])
     assert sorted(answers[COUNT - 1 :]) == [False] * 9 + [True]

@@ -60,6 +60,32 @@ class Interfering:
         return interfered
 
 
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Mortal:
+    """A store whose process dies at a write: before it, or after it, without having heard of it."""
+
+    def __init__(self, store: Any, at: int, *, is_applied: bool) -> None:
+        self._store = store
+        self._left = at
+        self._is_applied = is_applied
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._store, name)
+
+        async def do(*args: Any, **options: Any) -> Any:
+            self._left -= 1
+            if self._left < 0:
+                if self._is_applied:
+                    await call(*args, **options)
+                raise Killed
+            return await call(*args, **options)
+
+        return do
+
+
 class Life:
     """The use cases, and the time."""
 

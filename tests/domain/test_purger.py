@@ -14,7 +14,7 @@ from service.domain.purger import RECORD_KEPT
 from service.domain.updates import SessionUpdate
 from service.store.sqlite import SqliteStore
 from tests.domain.builders import a_turn, running
-from tests.domain.life import ANNA, BERT, GRACE, MILLISECOND, Life
+from tests.domain.life import ANNA, BERT, GRACE, MILLISECOND, Killed, Life, Mortal
 from tests.support.waiting import until
 
 HOUR = timedelta(hours=1)
@@ -263,32 +263,6 @@ async def test_the_turns_of_a_session_that_never_came_are_removed(life: Life) ->
 
 
 # Killed, or cut off
-
-
-class Killed(BaseException):
-    """The process is gone."""
-
-
-class Mortal:
-    """A store whose process dies at a write: before it, or after it, without having heard of it."""
-
-    def __init__(self, store: Any, at: int, *, is_applied: bool) -> None:
-        self._store = store
-        self._left = at
-        self._is_applied = is_applied
-
-    def __getattr__(self, name: str) -> Any:
-        call = getattr(self._store, name)
-
-        async def do(*args: Any) -> Any:
-            self._left -= 1
-            if self._left < 0:
-                if self._is_applied:
-                    await call(*args)
-                raise Killed
-            return await call(*args)
-
-        return do
 
 
 @pytest.mark.parametrize("is_applied", [False, True])

@@ -34,8 +34,9 @@ _SERVICES = [
     "grpc.reflection.v1alpha.ServerReflection",
 ]
 _METHODS = [
-    *("AttachTurn", "CancelTurn", "CreateSession", "DeleteSession", "GetHistory", "GetSession", "GetTurn"),
-    *("ListSessions", "SendMessage", "StreamMessage", "UpdateSession"),
+    *("AttachTurn", "CancelTurn", "CreateSession", "DeleteSession", "EraseOwner", "ExportSession", "GetErasure"),
+    *("GetHistory", "GetSession", "GetTurn", "ImportSession", "ListSessions", "SearchMessages", "SendMessage"),
+    *("StreamMessage", "UndeleteSession", "UpdateSession"),
 ]
 _ENHANCE_YOUR_CALM = 11
 

@@ -1,7 +1,9 @@
-"""Waiting for what a service says in its log, within bounds."""
+"""Waiting for what a service says, in its log or in a stream, within bounds."""
 
+from collections.abc import AsyncGenerator
 from typing import Any
 
+from tests.e2e.faces import Event
 from tests.support.server import ServerProcess
 from tests.support.waiting import until
 
@@ -16,3 +18,11 @@ async def until_logged(server: ServerProcess, event: str, **fields: Any) -> dict
     entry = await until(found)
     assert entry is not None
     return entry
+
+
+async def first_text(events: AsyncGenerator[Event, None]) -> str:
+    """Read a stream up to its first text, and return that."""
+    async for event in events:
+        if "delta" in event:
+            return event["delta"]["text"]
+    raise AssertionError("no text came")

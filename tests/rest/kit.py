@@ -59,15 +59,15 @@ def gallery_class(name: str) -> Any:
     return GetMessageClass(gallery().file.pool.FindMessageTypeByName(f"gallery.v1.{name}"))
 
 
-def service_with(*http_rules: http_pb2.HttpRule, **streaming: bool) -> ServiceDescriptor:
-    """Build a service over the gallery's Thing with a method for each rule, called M0, M1, and so on."""
+def service_with(*http_rules: http_pb2.HttpRule, takes: str = "Thing", **streaming: bool) -> ServiceDescriptor:
+    """Build a service over a message of the gallery with a method for each rule, called M0, M1, and so on."""
     source = compiled("gallery.proto")
     file = descriptor_pb2.FileDescriptorProto(name="made.proto", package="made", syntax="proto3")
     file.dependency.append("gallery.proto")
     service = file.service.add(name="Made")
     for number, http_rule in enumerate(http_rules):
         method = service.method.add(
-            name=f"M{number}", input_type=".gallery.v1.Thing", output_type=".gallery.v1.Thing", **streaming
+            name=f"M{number}", input_type=f".gallery.v1.{takes}", output_type=".gallery.v1.Thing", **streaming
         )
         method.options.Extensions[annotations_pb2.http].CopyFrom(http_rule)
     return pool_of([*source.file, file]).FindServiceByName("made.Made")
@@ -78,7 +78,8 @@ class FakeInvoker:
     """Answers unary calls with their request where the types allow, and streams with `events`.
 
     reply: a message, an error, or a function of the call.
-    wait: awaited before each answer and before each event.
+    wait: awaited before each answer and before each event, and behind each piece of an upload.
+    requests: those of the last upload.
     """
 
     reply: Any = None
@@ -87,6 +88,7 @@ class FakeInvoker:
     initial_metadata: Sequence[tuple[str, str | bytes]] = ()
     trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
     calls: list[Call] = field(default_factory=list)
+    requests: list[Any] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     started: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -107,6 +109,20 @@ class FakeInvoker:
         if isinstance(reply, Exception):
             raise reply
         return reply if reply is not None else _echo(call)
+
+    async def upload(self, call: Call, requests: AsyncGenerator[Message, None]) -> Message:
+        try:
+            self.requests = [call.request]
+            assert await anext(requests) is call.request
+            self.started.set()
+            async for request in requests:
+                self.requests.append(request)
+                if self.wait is not None:
+                    await self.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return await self.unary(call)
 
     async def stream(self, call: Call) -> AsyncGenerator[Message, None]:
         self._begin(call)

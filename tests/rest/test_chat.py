@@ -15,7 +15,7 @@ SERVICES = list(pb.DESCRIPTOR.services_by_name.values())
 
 def chat_app(reply: Any = None, events: Any = ()) -> tuple[RestApp, FakeInvoker]:
     invoker = FakeInvoker(reply, events)
-    return RestApp(SERVICES, invoker, domain="chatsession", event_id=lambda event: event.cursor), invoker
+    return RestApp(SERVICES, invoker, domain="chatsession", event_id=lambda event: event.cursor, uploads=True), invoker
 
 
 @pytest.mark.parametrize("body", [None, "{}", b""])

@@ -18,7 +18,7 @@ from tests.rest.kit import compiled, gallery, service_with
 
 
 def document_of(service: Any, **options: Any) -> Any:
-    rules = rules_of([service])
+    rules = rules_of([service], uploads=True)
     return json.loads(Document(rules, title="T", version="1", **options).json())
 
 

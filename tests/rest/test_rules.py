@@ -135,5 +135,28 @@ def test_s11_refuses_streams_of_requests_unless_asked_to_skip_them() -> None:
     assert rules_of([service], skip_client_streaming=True) == []
 
 
+def test_s11_takes_streams_of_pieces_of_a_file_if_asked_to() -> None:
+    service = service_with(HttpRule(post="/a/{id}", body="file"), takes="Part", client_streaming=True)
+    with pytest.raises(RuleError, match="stream of requests"):
+        rules_of([service])
+    assert [rule.body for rule in rules_of([service], uploads=True)] == ["file"]
+    assert rules_of([service], uploads=True, skip_client_streaming=True) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "streaming"),
+    [
+        pytest.param("*", {}, id="S11-json"),
+        pytest.param("id", {}, id="S11-field-of-json"),
+        pytest.param("", {}, id="S11-no-body"),
+        pytest.param("file", {"server_streaming": True}, id="S11-both-ways"),
+    ],
+)
+def test_s11_takes_no_other_stream_of_requests(body: str, streaming: dict[str, bool]) -> None:
+    service = service_with(HttpRule(post="/a", body=body), takes="Part", client_streaming=True, **streaming)
+    with pytest.raises(RuleError, match=r"made\.Made\.M0.*stream of requests"):
+        rules_of([service], uploads=True)
+
+
 def test_s12_the_whole_gallery_can_be_served() -> None:
     assert gallery_app() is not None

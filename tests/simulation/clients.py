@@ -134,8 +134,25 @@ class Clients:
         if record.ending is not None and record.ended_tick < begin:
             self.ledger.check(live.ending is not None, f"{record.turn_id} has ended and was read as running")
 
+    async def manage(self, work: Work) -> bool:
+        """Do something with a session, and again if that is not answered; False if it is not there, or cannot be."""
+        for _ in range(_MOST_TRIES):
+            try:
+                await self.call(work).answer
+                return True
+            except ConnectionLost:
+                pass
+            except ChatError as error:
+                if not error.is_transient and error.reason != "CALLER_DEADLINE_EXCEEDED":
+                    return False
+            await asyncio.sleep(self.rng.random() * 0.5)
+        return False
+
     def check_gone(self, record: Record, error: ChatError) -> None:
         """A turn that was accepted is found, as long as its session is there."""
+        if error.reason == "SESSION_EXPIRED":
+            is_expired = self.ledger.may_be_expired(record.session_id, 0)
+            self.ledger.check(is_expired, f"{record.turn_id} is saved and its session was called expired")
         if error.reason in ("TURN_NOT_FOUND", "SESSION_NOT_FOUND"):
             states = self.ledger.states_between(record.session_id, 0)
             is_gone = any(not state.is_there for state in states)

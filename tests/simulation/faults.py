@@ -8,6 +8,8 @@ from typing import NamedTuple
 from tests.simulation.clock import ticks
 
 READS = ("session", "turn_by_request", "turn_by_id", "turns", "running_sessions")
+# Those that manage and remove sessions; never in focus, as few runs have them.
+MANAGING_READS = ("due_sessions", "due_purge_records")
 WRITES = ("accept", "checkpoint", "release", "end", "archive", "take_over", "request_cancel")
 
 
@@ -100,7 +102,7 @@ class Faults:
 
     def fate(self, rng: Random, name: str, process: int, tick: int, limit: int) -> Fate:
         """Draw what becomes of an operation. limit: ticks after which its caller hears no more of it."""
-        is_write, is_focus = name in WRITES, name == self.focus and not self.is_over
+        is_write, is_focus = name not in (*READS, *MANAGING_READS), name == self.focus and not self.is_over
         is_slow = rng.random() < (0.5 if is_focus and self.manner is Manner.SLOW else self.slow)
         apply, answer = _slow_delays(rng, self.level) if is_slow and not self.is_over else _delays(rng)
         whole = Fate(apply, Outcome.ANSWER, answer) if answer <= limit else Fate(apply, Outcome.UNCERTAIN, limit)

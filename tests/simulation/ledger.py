@@ -4,14 +4,34 @@ The ledger is told of every change in the world, every answer of the model, and 
 judges at once; a broken promise goes into `violations`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from service.domain.entities import Active, Ending, FinishReason, OnBusy, OnDisconnect, Role, Session, Turn, TurnState
+from service.domain.access import expiry, is_expired
+from service.domain.entities import (
+    Active,
+    Ending,
+    FinishReason,
+    OnBusy,
+    OnDisconnect,
+    Role,
+    Session,
+    SessionKey,
+    Turn,
+    TurnState,
+)
 from service.domain.errors import ChatError
+from service.domain.lifetime import Lifetimes
 from service.domain.ports import ContextMessage, Lease, ModelRequest
 from service.domain.sending import SendCommand
 from tests.simulation.clock import Clock, ticks
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+# Of the machines' wall clocks.
+MOST_SKEW = timedelta(milliseconds=400)
+# How long purgers leave a session to the one that has begun with it.
+CLAIM = timedelta(seconds=1)
 
 
 @dataclass(slots=True)
@@ -109,6 +129,7 @@ class State:
     last_seq: int
     running: int | None
     is_there: bool
+    end: datetime | None
 
 
 def process_of(own_id: str) -> int:
@@ -119,7 +140,7 @@ def process_of(own_id: str) -> int:
 class Ledger:
     """The record of one run."""
 
-    def __init__(self, clock: Clock, *, lease_s: float) -> None:
+    def __init__(self, clock: Clock, *, lease_s: float, lifetimes: Lifetimes) -> None:
         self.clock = clock
         self.violations: list[str] = []
         self.records: dict[str, Record] = {}
@@ -131,11 +152,12 @@ class Ledger:
         self.take_overs = 0
         self.pauses: dict[int, int] = {}
         self._lease = ticks(lease_s)
+        self._lifetimes = lifetimes
         self._purged: set[str] = set()
         self._by_key: dict[tuple[str, str], Record] = {}
         self._by_text: dict[str, Record] = {}
         self._archived: dict[tuple[str, int], Turn] = {}
-        self._callers: dict[str, tuple[str, Call | None]] = {}
+        self._callers: dict[str, tuple[str, Call | None, datetime]] = {}
 
     def fail(self, what: str) -> None:
         """A promise is broken."""
@@ -149,9 +171,9 @@ class Ledger:
 
     # The world
 
-    def accept_sent(self, turn_id: str, uid: str, call: Call | None) -> None:
-        """A process sends an ACCEPT on its way, for a call."""
-        self._callers[turn_id] = uid, call
+    def accept_sent(self, turn_id: str, uid: str, call: Call | None, now: datetime) -> None:
+        """A process sends an ACCEPT on its way, for a call; `now` by its own clock."""
+        self._callers[turn_id] = uid, call, now
 
     def writes_under(self, process: int, lease: Lease) -> None:
         """A process writes as the holder of a lease."""
@@ -169,6 +191,8 @@ class Ledger:
         self.check(after.uid == before.uid, "a write changed the uid")
         self.check(after.last_seq >= before.last_seq, f"last_seq went back from {before.last_seq} to {after.last_seq}")
         self.check(after.fence >= before.fence, f"the fence went back from {before.fence} to {after.fence}")
+        if after.purging and not before.purging:
+            self._purge_begun(before, after)
         old, new = before.active, after.active
         if new is None and not after.purging:
             self.check(old is None, "the active turn vanished")
@@ -181,17 +205,33 @@ class Ledger:
         else:
             self._moved_on(self.records[new.turn.turn_id], old, new, after)
 
+    def _purge_begun(self, before: Session, after: Session) -> None:
+        due, now = self._lifetimes.purge_time(before), after.look_at - CLAIM if after.look_at else None
+        is_due = due is not None and now is not None and due <= now
+        self.check(is_due, f"{before.uid} is removed before its time: due {due}, now {now}")
+
+    def turns_deleted(self, session: Session | None) -> None:
+        self.check(session is None or session.purging, "turns were deleted of a session that is alive")
+
+    def session_removed(self, session: Session) -> None:
+        self._note(replace(session, purging=True))
+
     def _note(self, session: Session) -> None:
         running = session.running
         is_there = session.deleted_at is None and not session.purging
-        state = State(self.clock.tick, session.last_seq, running.turn.first_seq if running else None, is_there)
+        first_seq = running.turn.first_seq if running else None
+        state = State(self.clock.tick, session.last_seq, first_seq, is_there, expiry(session))
         states = self.states[session.session_id]
         if not states or states[-1] != state:
             states.append(state)
 
     def _accepted(self, before: Session, new: Active) -> None:
         turn, old = new.turn, before.active
-        uid, call = self._callers[turn.turn_id]
+        uid, call, now = self._callers[turn.turn_id]
+        self.check(not is_expired(before, now), f"{turn.turn_id} was accepted into an expired session")
+        is_in_force = turn.settings_version == before.settings_version
+        is_in_force = is_in_force and turn.settings == turn.sent_settings.over(before.settings)
+        self.check(is_in_force, f"{turn.turn_id} runs with settings that were not in force when it was accepted")
         self.check(uid == before.uid, f"{turn.turn_id} was meant for the session {uid} and went into {before.uid}")
         if old is not None:
             self.check(old.turn.ending is not None, f"{turn.turn_id} was accepted while {old.turn.turn_id} runs")
@@ -307,12 +347,12 @@ class Ledger:
         is_left = call is not None and call.is_over and not call.has_seat
         return len(record.grants) > 1 or owner in record.deserted_at or is_left
 
-    def turn_archived(self, uid: str, turn: Turn) -> None:
+    def turn_archived(self, key: SessionKey, turn: Turn) -> None:
         record = self.records.get(turn.turn_id)
         if record is None:
             self.fail(f"{turn.turn_id} was archived and never accepted")
             return
-        self._archived[uid, turn.first_seq] = turn
+        self._archived[key.uid, turn.first_seq] = turn
         self.check(turn.ending is not None and turn.ending == record.ending, f"{turn.turn_id} was archived unended")
         self.check(turn.user_text == record.turn.user_text, f"{turn.turn_id} was archived with another message")
 
@@ -380,6 +420,8 @@ class Ledger:
         states = self.states_between(command.session_id, call.begin)
         if reason == "SESSION_NOT_FOUND":
             self.check(any(not state.is_there for state in states), "a session that is there was not found")
+        elif reason == "SESSION_EXPIRED":
+            self.check(self.may_be_expired(command.session_id, call.begin), "a session that goes on was called expired")
         elif reason == "SESSION_BUSY":
             rivals = any(other is not call and other.process == call.process for other in self.calls)
             is_busy = rivals or any(state.running is not None for state in states)
@@ -396,6 +438,11 @@ class Ledger:
         states = self.states[session_id]
         first = max((i for i, state in enumerate(states) if state.tick < begin), default=0)
         return states[first:]
+
+    def may_be_expired(self, session_id: str, begin: int) -> bool:
+        """Whether a session may have been seen as expired since a tick, by clocks as wrong as they are."""
+        latest = START + timedelta(seconds=self.clock.now_s) + MOST_SKEW
+        return any(state.end is not None and state.end <= latest for state in self.states_between(session_id, begin))
 
     def paused(self, process: int) -> None:
         """A process is paused, or goes on."""

@@ -11,9 +11,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from service.domain import sending
+from service.domain import running, sending
 from service.domain.board import TurnBoard
-from service.domain.entities import Active, Ending, Session, Turn
+from service.domain.entities import Active, Ending, Principal, PurgeRecord, Session, SessionKey, Turn
 from service.domain.errors import (
     CallerDeadlineExceeded,
     Committed,
@@ -41,25 +41,40 @@ from tests.simulation.world import World
 
 
 class AcceptWithoutFence(World):
-    def may_accept(self, session: Session, fence: int, now: datetime) -> bool:
-        return super().may_accept(session, session.fence, now)
+    def may_accept(self, session: Session, read: Session, now: datetime) -> bool:
+        return super().may_accept(session, replace(read, fence=session.fence), now)
 
 
 class AcceptIfIdle(World):
     """What one would write first: a turn may start where none runs."""
 
-    def may_accept(self, session: Session, fence: int, now: datetime) -> bool:
-        return session.running is None and super().may_accept(session, session.fence, now)
+    def may_accept(self, session: Session, read: Session, now: datetime) -> bool:
+        return session.running is None and super().may_accept(session, replace(read, fence=session.fence), now)
 
 
 class AcceptIntoDeleted(World):
-    def may_accept(self, session: Session, fence: int, now: datetime) -> bool:
-        return session.fence == fence
+    def may_accept(self, session: Session, read: Session, now: datetime) -> bool:
+        return session.fence == read.fence
+
+
+class AcceptWithoutVersion(World):
+    def is_same_version(self, session: Session, read: Session) -> bool:
+        return True
+
+
+class PurgeAsItIs(World):
+    def may_purge(self, session: Session, read: Session) -> bool:
+        return True
+
+
+class PurgeWithoutRecord(World):
+    def put_purge_record(self, record: PurgeRecord) -> None:
+        pass
 
 
 class CheckpointWithoutLease(World):
     def checkpoint(self, lease: Lease, beat: int, part: str) -> Active | None:
-        session = self.sessions.get(lease.session_id)
+        session = self.sessions.get(lease.key.session_id)
         active = session.running if session else None
         if session is None or active is None or active.turn.turn_id != lease.turn_id:
             return None
@@ -73,7 +88,7 @@ class CheckpointWithoutBeat(World):
 
 class EndWithoutLease(World):
     def end(self, lease: Lease, ending: Ending) -> bool:
-        session = self.sessions.get(lease.session_id)
+        session = self.sessions.get(lease.key.session_id)
         running = session.running if session else None
         if running is None or running.turn.turn_id != lease.turn_id:
             return False
@@ -82,11 +97,11 @@ class EndWithoutLease(World):
 
 class EndTwice(World):
     def end(self, lease: Lease, ending: Ending) -> bool:
-        session = self.sessions.get(lease.session_id)
+        session = self.sessions.get(lease.key.session_id)
         active = session.active if session else None
         if session is None or active is None or active.turn.turn_id != lease.turn_id:
             return False
-        self._put(session, replace(session, last_seq=ending.last_seq, active=active.ended(ending)))
+        self.put_ended(session, active.ended(ending), ending)
         return True
 
 
@@ -108,7 +123,7 @@ class CancelWithoutTurn(World):
 
 
 class WithoutUid(World):
-    def is_same(self, session: Session, uid: str) -> bool:
+    def is_same(self, session: Session, key: SessionKey) -> bool:
         return True
 
 
@@ -118,14 +133,14 @@ class WithoutUid(World):
 class LookUpBeforeRead(AccountingPort):
     """Looks for the request's turn in the archive first, and in the session after."""
 
-    async def session(self, session_id: str) -> Session | None:
+    async def session(self, owner: Principal, session_id: str) -> Session | None:
         call = current_call()
-        there = self.world.session(session_id)
+        there = self.world.session(owner, session_id)
         if call is not None and call.command.request_id and there is not None:
-            call.memory = await super().turn_by_request(there.uid, f"c:{call.command.request_id}")
-        return await super().session(session_id)
+            call.memory = await super().turn_by_request(there.key, f"c:{call.command.request_id}")
+        return await super().session(owner, session_id)
 
-    async def turn_by_request(self, uid: str, request_key: str) -> Turn | None:
+    async def turn_by_request(self, key: SessionKey, request_key: str) -> Turn | None:
         call = current_call()
         found: Turn | None = call.memory if call else None
         return found
@@ -134,10 +149,10 @@ class LookUpBeforeRead(AccountingPort):
 class LookUpOnce(AccountingPort):
     """Does not look again for the request's turn after a wait."""
 
-    async def turn_by_request(self, uid: str, request_key: str) -> Turn | None:
+    async def turn_by_request(self, key: SessionKey, request_key: str) -> Turn | None:
         call = current_call()
         if call is None or call.memory is None:
-            found = await super().turn_by_request(uid, request_key)
+            found = await super().turn_by_request(key, request_key)
             if call is not None:
                 call.memory = (found,)
             return found
@@ -152,12 +167,12 @@ class _Prefetched:
         self._store = store
         self._turns = turns
 
-    async def session(self, session_id: str) -> Session | None:
-        found: Session | None = await self._store.session(session_id)
+    async def session(self, owner: Principal, session_id: str) -> Session | None:
+        found: Session | None = await self._store.session(owner, session_id)
         return found
 
     async def turns(
-        self, uid: str, *, first_seq_from: int, first_seq_to: int, limit: int, newest_first: bool = False
+        self, key: SessionKey, *, first_seq_from: int, first_seq_to: int, limit: int, newest_first: bool = False
     ) -> Sequence[Turn]:
         found = [turn for turn in self._turns if first_seq_from <= turn.first_seq <= first_seq_to]
         return sorted(found, key=lambda turn: turn.first_seq, reverse=newest_first)[:limit]
@@ -167,20 +182,20 @@ _page = History.page
 
 
 async def turns_before_session(self: History, principal: Any, session_id: str, query: Any) -> Any:
-    session = await self._store.session(session_id)
+    session = await self._store.session(principal, session_id)
     if session is None:
         raise SessionNotFound(session_id)
-    turns = await self._store.turns(session.uid, first_seq_from=1, first_seq_to=10_000, limit=10_000)
+    turns = await self._store.turns(session.key, first_seq_from=1, first_seq_to=10_000, limit=10_000)
     prefetched: Any = _Prefetched(self._store, turns)
     return await _page(History(prefetched, now=self._now), principal, session_id, query)
 
 
-async def archive_before_session(self: TurnBoard, session_id: str, uid: str, turn_id: str) -> Active | Turn:
-    if (turn := await self._store.turn_by_id(uid, turn_id)) is not None:
+async def archive_before_session(self: TurnBoard, key: SessionKey, turn_id: str) -> Active | Turn:
+    if (turn := await self._store.turn_by_id(key, turn_id)) is not None:
         return turn
-    session = await self._store.session(session_id)
-    if session is None or session.uid != uid or session.purging:
-        raise SessionNotFound(session_id)
+    session = await self._store.session(key.owner, key.session_id)
+    if session is None or session.uid != key.uid or session.purging:
+        raise SessionNotFound(key.session_id)
     if session.active and session.active.turn.turn_id == turn_id:
         return session.active
     raise TurnNotFound(turn_id)
@@ -189,23 +204,23 @@ async def archive_before_session(self: TurnBoard, session_id: str, uid: str, tur
 # The sender
 
 
-async def nothing_is_made_sure(self: TurnRunners, uid: str, active: Active) -> None:
+async def nothing_is_made_sure(self: TurnRunners, key: SessionKey, active: Active) -> None:
     pass
 
 
 _make_sure_archived = TurnRunners.make_sure_archived
 
 
-async def archive_unconfirmed(self: TurnRunners, uid: str, active: Active) -> None:
+async def archive_unconfirmed(self: TurnRunners, key: SessionKey, active: Active) -> None:
     try:
-        await _make_sure_archived(self, uid, active)
+        await _make_sure_archived(self, key, active)
     except StoreUnavailable:
         return
 
 
 async def unknown_taken_for_refused(self: TurnRunners, session: Session, active: Active) -> Active | Turn | None:
     try:
-        answer = await self._store.accept(session.session_id, session.uid, session.fence, self._now(), active)
+        answer = await self._store.accept(session, self._now(), active)
     except StoreUncertain:
         return None
     return active if answer else None
@@ -213,9 +228,9 @@ async def unknown_taken_for_refused(self: TurnRunners, session: Session, active:
 
 async def one_look_decides(self: TurnRunners, session: Session, active: Active) -> Active | Turn | None:
     try:
-        answer = await self._store.accept(session.session_id, session.uid, session.fence, self._now(), active)
+        answer = await self._store.accept(session, self._now(), active)
     except StoreUncertain:
-        found = await self._store.session(session.session_id)
+        found = await self._store.session(session.owner, session.session_id)
         return found.active if found and found.active and found.active.turn.turn_id == active.turn.turn_id else None
     return active if answer else None
 
@@ -254,6 +269,10 @@ def last_come_first_served(self: Lines, session_id: str, *, at_front: bool = Fal
     return _place(self, session_id, at_front=True)
 
 
+def never(session: Session, now: datetime) -> bool:
+    return False
+
+
 # The runner
 
 
@@ -270,7 +289,7 @@ async def decided_again_at_each_try(self: TurnRunner, ending: Ending) -> bool:
         return False
     turn = self._active.ended(decided).turn
     self.live.finish(turn)
-    return await archive(self._store, self.lease.uid, turn, patience_s=self._limits.ending_patience_s, log=self._log)
+    return await archive(self._store, self.lease.key, turn, patience_s=self._limits.ending_patience_s, log=self._log)
 
 
 _end = TurnRunner.end
@@ -383,7 +402,7 @@ def _taking_over(
         settled = await settle(lambda: self._store.take_over(session, lease_id), patience_s=self._limits.lease_s)
         after = settled.answer
         if after is None and settled.was_uncertain:
-            after = await self._store.session(session.session_id)
+            after = await self._store.session(session.owner, session.session_id)
         active = after.running if after and after.uid == session.uid else None
         if after is None or active is None or not is_mine(session, active, lease_id):
             return
@@ -441,6 +460,12 @@ MUTATIONS = {
     "accept_without_fence": Mutation("ACCEPT asks for the fence as read", world=AcceptWithoutFence),
     "accept_if_idle": Mutation("ACCEPT asks for the fence, not for a session that is idle", world=AcceptIfIdle),
     "accept_into_deleted": Mutation("ACCEPT asks for a session that is not deleted", world=AcceptIntoDeleted),
+    "accept_without_version": Mutation("ACCEPT asks for the settings as read", world=AcceptWithoutVersion),
+    "expiry_not_looked_at_again": _patched(
+        "ACCEPT is not sent for what has expired since it was read", (running, "is_expired", never)
+    ),
+    "purge_as_it_is": Mutation("PURGE asks for the session as read", world=PurgeAsItIs),
+    "purge_without_record": Mutation("a record outlives the purged session", world=PurgeWithoutRecord),
     "checkpoint_without_lease": Mutation("CHECKPOINT asks for the lease", world=CheckpointWithoutLease),
     "checkpoint_without_beat": Mutation("CHECKPOINT asks for the beat", world=CheckpointWithoutBeat),
     "end_without_lease": Mutation("END asks for the lease", world=EndWithoutLease),

@@ -6,11 +6,11 @@ from random import Random
 from typing import Any, TypeVar
 
 from service.domain import deadline
-from service.domain.entities import Active, Ending, Session, Turn
+from service.domain.entities import Active, Ending, Principal, PurgeRecord, Session, SessionKey, Turn
 from service.domain.errors import StoreUnavailable, StoreUncertain
 from service.domain.ports import Lease
 from tests.simulation.clock import Clock, SimLoop, ticks
-from tests.simulation.faults import READS, Faults, Outcome
+from tests.simulation.faults import MANAGING_READS, READS, Faults, Outcome
 from tests.simulation.world import World
 
 T = TypeVar("T")
@@ -51,25 +51,25 @@ class StorePort:
     async def insert_session(self, session: Session) -> bool:
         raise AssertionError("sessions are made by the run")
 
-    async def session(self, session_id: str) -> Session | None:
-        return await self.do("session", lambda: self.world.session(session_id))
+    async def session(self, owner: Principal, session_id: str) -> Session | None:
+        return await self.do("session", lambda: self.world.session(owner, session_id))
 
-    async def turn_by_request(self, uid: str, request_key: str) -> Turn | None:
-        return await self.do("turn_by_request", lambda: self.world.turn_by_request(uid, request_key), request_key)
+    async def turn_by_request(self, key: SessionKey, request_key: str) -> Turn | None:
+        return await self.do("turn_by_request", lambda: self.world.turn_by_request(key, request_key), request_key)
 
-    async def turn_by_id(self, uid: str, turn_id: str) -> Turn | None:
-        return await self.do("turn_by_id", lambda: self.world.turn_by_id(uid, turn_id), turn_id)
+    async def turn_by_id(self, key: SessionKey, turn_id: str) -> Turn | None:
+        return await self.do("turn_by_id", lambda: self.world.turn_by_id(key, turn_id), turn_id)
 
     async def turns(
-        self, uid: str, *, first_seq_from: int, first_seq_to: int, limit: int, newest_first: bool = False
+        self, key: SessionKey, *, first_seq_from: int, first_seq_to: int, limit: int, newest_first: bool = False
     ) -> Sequence[Turn]:
         return await self.do(
-            "turns", lambda: self.world.turns(uid, first_seq_from, first_seq_to, limit, newest_first), first_seq_to
+            "turns", lambda: self.world.turns(key, first_seq_from, first_seq_to, limit, newest_first), first_seq_to
         )
 
-    async def accept(self, session_id: str, uid: str, fence: int, now: datetime, active: Active) -> bool:
+    async def accept(self, session: Session, now: datetime, active: Active) -> bool:
         return await self.do(
-            "accept", lambda: self.world.accept(session_id, uid, fence, now, active), active.turn.turn_id, fence
+            "accept", lambda: self.world.accept(session, now, active), active.turn.turn_id, session.fence
         )
 
     async def checkpoint(self, lease: Lease, beat: int, part: str) -> Active | None:
@@ -87,17 +87,50 @@ class StorePort:
             "end", lambda: self.world.end(lease, ending), lease.turn_id, lease.lease_id, ending.state.value, ending.text
         )
 
-    async def archive(self, uid: str, turn: Turn) -> bool:
-        return await self.do("archive", lambda: self.world.archive(uid, turn), turn.turn_id)
+    async def archive(self, key: SessionKey, turn: Turn) -> bool:
+        return await self.do("archive", lambda: self.world.archive(key, turn), turn.turn_id)
 
     async def take_over(self, session: Session, lease_id: str) -> Session | None:
         return await self.do("take_over", lambda: self.world.take_over(session, lease_id), lease_id)
 
-    async def request_cancel(self, session_id: str, uid: str, turn_id: str) -> bool:
-        return await self.do("request_cancel", lambda: self.world.request_cancel(session_id, uid, turn_id), turn_id)
+    async def request_cancel(self, key: SessionKey, turn_id: str) -> bool:
+        return await self.do("request_cancel", lambda: self.world.request_cancel(key, turn_id), turn_id)
 
     async def running_sessions(self, limit: int) -> Sequence[Session]:
         return await self.do("running_sessions", lambda: self.world.running_sessions(limit))
+
+    async def update_session(self, session: Session, changed: Session) -> Session | None:
+        return await self.do("update_session", lambda: self.world.update_session(session, changed))
+
+    async def delete(self, session: Session, deleted_at: datetime, look_at: datetime) -> Session | None:
+        return await self.do("delete", lambda: self.world.delete(session, deleted_at, look_at))
+
+    async def undelete(self, session: Session, idle_since: datetime, look_at: datetime | None) -> Session | None:
+        return await self.do("undelete", lambda: self.world.undelete(session, idle_since, look_at))
+
+    async def due_sessions(self, now: datetime, limit: int) -> Sequence[Session]:
+        return await self.do("due_sessions", lambda: self.world.due_sessions(now, limit))
+
+    async def postpone(self, session: Session, look_at: datetime | None) -> bool:
+        return await self.do("postpone", lambda: self.world.postpone(session, look_at))
+
+    async def start_purge(self, session: Session, look_at: datetime) -> bool:
+        return await self.do("start_purge", lambda: self.world.start_purge(session, look_at))
+
+    async def delete_turns(self, key: SessionKey, limit: int) -> int:
+        return await self.do("delete_turns", lambda: self.world.delete_turns(key, limit), key.uid)
+
+    async def delete_session(self, key: SessionKey) -> bool:
+        return await self.do("delete_session", lambda: self.world.delete_session(key), key.uid)
+
+    async def put_purge_record(self, record: PurgeRecord) -> None:
+        return await self.do("put_purge_record", lambda: self.world.put_purge_record(record), record.key.uid)
+
+    async def due_purge_records(self, now: datetime, limit: int) -> Sequence[PurgeRecord]:
+        return await self.do("due_purge_records", lambda: self.world.due_purge_records(now, limit))
+
+    async def delete_purge_record(self, record: PurgeRecord) -> bool:
+        return await self.do("delete_purge_record", lambda: self.world.delete_purge_record(record), record.key.uid)
 
     async def do(self, name: str, apply: Callable[[], T], *about: Any) -> T:
         """Send one operation on its way and wait for what is heard of it."""
@@ -122,7 +155,7 @@ class StorePort:
                 return
             if fate.outcome is Outcome.ANSWER:
                 waiter.set_result(answers[0])
-            elif fate.outcome is not Outcome.UNAVAILABLE and name not in READS:
+            elif fate.outcome is not Outcome.UNAVAILABLE and name not in (*READS, *MANAGING_READS):
                 waiter.set_exception(StoreUncertain())
             else:
                 waiter.set_exception(StoreUnavailable())

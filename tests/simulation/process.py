@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -16,19 +16,22 @@ from service.domain.cursor import Cursor
 from service.domain.entities import ANONYMOUS, Active, Ending, Session, Turn
 from service.domain.errors import CallerDeadlineExceeded, ChatError, Retry
 from service.domain.history import History, HistoryPage, HistoryQuery
+from service.domain.lifetime import Lifetimes
 from service.domain.live import Delta, Ended, Event, LiveTurn, Seat, Snapshot
 from service.domain.ports import Lease
+from service.domain.purger import Purger
 from service.domain.runner import TurnLimits
 from service.domain.sending import SendCommand
+from service.domain.sessions import Sessions
 from service.domain.turns import Turns
+from service.domain.updates import SessionUpdate
 from tests.simulation.clock import Clock, SimLoop
 from tests.simulation.faults import Faults
-from tests.simulation.ledger import Call, Ledger
+from tests.simulation.ledger import MOST_SKEW, START, Call, Ledger
 from tests.simulation.model import SimModel
 from tests.simulation.port import StorePort
 from tests.simulation.world import World
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
 _SLACK_S = 0.25
 _CALL: ContextVar[Call | None] = ContextVar("call", default=None)
 
@@ -52,6 +55,7 @@ class Kit:
     faults: Faults
     rng: Random
     limits: TurnLimits
+    lifetimes: Lifetimes
     trace: Callable[..., None] | None
     port: type[StorePort]
 
@@ -69,9 +73,9 @@ class AccountingPort(StorePort):
         self.ledger.writes_under(self.process, lease)
         return await super().end(lease, ending)
 
-    async def accept(self, session_id: str, uid: str, fence: int, now: datetime, active: Active) -> bool:
-        self.ledger.accept_sent(active.turn.turn_id, uid, _CALL.get())
-        return await super().accept(session_id, uid, fence, now, active)
+    async def accept(self, session: Session, now: datetime, active: Active) -> bool:
+        self.ledger.accept_sent(active.turn.turn_id, session.uid, _CALL.get(), now)
+        return await super().accept(session, now, active)
 
 
 class SimLog:
@@ -110,7 +114,8 @@ class SimProcess:
         self._kit = kit
         self._ids = 0
         rng = kit.rng
-        self._skew = timedelta(milliseconds=rng.randrange(-400, 400))
+        most = MOST_SKEW // timedelta(milliseconds=1)
+        self._skew = timedelta(milliseconds=rng.randrange(-most, most))
         self.loop = SimLoop(kit.clock, offset=rng.randrange(1 << 16), on_error=self._on_error)  # type: ignore[abstract]
         self.store = kit.port(
             kit.world,
@@ -138,6 +143,16 @@ class SimProcess:
         self._request_cancel = board.request_cancel
         board.request_cancel = self._note_cancel  # type: ignore[method-assign]
         self._history = History(self.store, now=self.now)
+        self.sessions = Sessions(
+            self.store,
+            lifetimes=kit.lifetimes,
+            now=self.now,
+            new_id=self._new_id,
+            on_delete=self.turns.stop_deleted,
+        )
+        self._purger = Purger(
+            self.store, lifetimes=kit.lifetimes, interval_s=1.0, rate=100.0, now=self.now, log=SimLog(number, kit)
+        )
         self._reaper = self.loop.create_task(self.turns.reaper.run())
 
     @property
@@ -248,6 +263,29 @@ class SimProcess:
         deadline.start(self.loop.time() + cap_s)
         page: HistoryPage = await _within(cap_s, self._history.page(ANONYMOUS, session_id, query))
         return page
+
+    async def delete(self, session_id: str, cap_s: float) -> Session:
+        """DeleteSession."""
+        deadline.start(self.loop.time() + cap_s)
+        deleted: Session = await _within(cap_s, self.sessions.delete(ANONYMOUS, session_id))
+        return deleted
+
+    async def undelete(self, session_id: str, cap_s: float) -> Session:
+        """UndeleteSession."""
+        deadline.start(self.loop.time() + cap_s)
+        undeleted: Session = await _within(cap_s, self.sessions.undelete(ANONYMOUS, session_id))
+        return undeleted
+
+    async def update(self, session_id: str, update: SessionUpdate, cap_s: float) -> Session:
+        """UpdateSession."""
+        deadline.start(self.loop.time() + cap_s)
+        updated: Session = await _within(cap_s, self.sessions.update(ANONYMOUS, session_id, update))
+        return updated
+
+    async def sweep(self) -> None:
+        """What the purger does now and then."""
+        while await self._purger.sweep():
+            pass
 
     def _told(self, live: LiveTurn) -> LiveTurn:
         if live.ending is not None:

@@ -4,20 +4,26 @@ import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
+from itertools import count
 from random import Random
 from typing import Any
 from unittest.mock import patch
 
-from service.domain.entities import ANONYMOUS, Active, Session, Turn
+from service.domain import purger
+from service.domain.access import is_expired
+from service.domain.entities import ANONYMOUS, Active, ModelSettings, Session, Turn
 from service.domain.errors import ChatError
+from service.domain.fields import SessionFields
 from service.domain.history import HistoryQuery
+from service.domain.updates import SessionUpdate
 from tests.simulation.clients import Clients, check_history
 from tests.simulation.clock import Clock, SimLoop, Stuck, ticks
-from tests.simulation.faults import Fate, Faults
-from tests.simulation.ledger import Ledger, Record, process_of
+from tests.simulation.faults import Fate, Faults, Manner
+from tests.simulation.ledger import CLAIM, START, Ledger, Record, process_of
 from tests.simulation.port import StorePort
-from tests.simulation.process import START, AccountingPort, Emit, Kit, SimProcess
+from tests.simulation.process import AccountingPort, Emit, Kit, SimProcess
 from tests.simulation.scenario import Blow, Other, Send, draw, draw_blows
 from tests.simulation.world import World
 
@@ -56,6 +62,7 @@ class Outcome:
 def simulate(seed: int, *, mutation: Mutation = NONE, trace: bool = False) -> Outcome:
     """Run one seed from its begin to its end."""
     with ExitStack() as patches:
+        patches.enter_context(patch.object(purger, "_CLAIM", CLAIM))
         for where, name, new in mutation.patches:
             patches.enter_context(patch.object(where, name, new))
         run = Run(seed, mutation, trace)
@@ -90,14 +97,17 @@ class Run:
     def __init__(self, seed: int, mutation: Mutation, trace: bool) -> None:
         self.lines: list[str] = []
         rng = self._rng = Random(seed)
-        scenario = self._scenario = draw(rng)
+        scenario = self._scenario = draw(rng, Random(~seed))
+        self._creations = count(1)
         clock = self.clock = Clock(rng)
-        ledger = self.ledger = Ledger(clock, lease_s=scenario.limits.lease_s)
+        ledger = self.ledger = Ledger(clock, lease_s=scenario.limits.lease_s, lifetimes=scenario.lifetimes)
         lease = ticks(scenario.limits.lease_s)
         faults = Faults.draw(rng, processes=scenario.processes, until=scenario.quiet, lease=lease)
+        if scenario.is_purge_slow and any(other.kind == "purge" for other in scenario.others):
+            faults.focus, faults.manner = "start_purge", Manner.SLOW
         note = self._note if trace else None
         world = mutation.world(ledger)
-        self._kit = Kit(clock, world, ledger, faults, rng, scenario.limits, note, mutation.port)
+        self._kit = Kit(clock, world, ledger, faults, rng, scenario.limits, scenario.lifetimes, note, mutation.port)
         self._processes = [SimProcess(number, self._kit) for number in range(scenario.processes)]
         self._blows = draw_blows(rng, scenario, faults.level, faults.focus)
         self._outside = SimLoop(clock, offset=0, on_error=self._client_failed)  # type: ignore[abstract]
@@ -110,7 +120,7 @@ class Run:
     def happen(self) -> None:
         """Everything from the first call to the last check."""
         for session_id in self._scenario.sessions:
-            self._make_session(session_id, 1)
+            self._make_session(session_id)
         for blow in self._blows:
             self.clock.post(blow.tick, partial(self._strike, blow))
         work = [self._send(send) for send in self._scenario.sends]
@@ -198,11 +208,17 @@ class Run:
 
     async def _do(self, other: Other) -> None:
         await asyncio.sleep(other.tick / ticks(1))
-        clients, session = self._clients, self._kit.world.session(other.session)
+        clients, session = self._clients, self._kit.world.sessions.get(other.session)
         if session is None:
             return
         if other.kind == "delete":
-            self._kit.world.delete(session.session_id, session.uid, START)
+            await clients.manage(lambda process, _: process.delete(other.session, 5.0))
+        elif other.kind == "undelete":
+            await clients.manage(lambda process, _: process.undelete(other.session, 5.0))
+        elif other.kind == "update":
+            settings = ModelSettings(seed=self._rng.randrange(100))
+            update = SessionUpdate(SessionFields(settings=settings), ("settings.seed",))
+            await clients.manage(lambda process, _: process.update(other.session, update, 5.0))
         elif other.kind == "purge":
             await self._purge(session)
         elif other.kind == "history":
@@ -227,17 +243,23 @@ class Run:
         return None
 
     async def _purge(self, session: Session) -> None:
-        world = self._kit.world
-        if not world.start_purge(session.session_id, session.uid):
-            return
-        await asyncio.sleep(self._rng.choice((0.0, self._rng.random())))
-        world.finish_purge(session.session_id, session.uid)
-        await asyncio.sleep(self._rng.choice((0.0, self._rng.random())))
-        if self._rng.random() < 0.7:
-            self._make_session(session.session_id, 2)
+        for _ in range(6):
+            sweeps = [
+                self._clients.manage(lambda process, _: process.sweep()) for _ in range(self._rng.randrange(1, 3))
+            ]
+            await asyncio.gather(*sweeps)
+            if session.session_id not in self._kit.world.sessions:
+                await asyncio.sleep(self._rng.choice((0.0, self._rng.random())))
+                if self._rng.random() < 0.7:
+                    self._make_session(session.session_id)
+                return
+            await asyncio.sleep(self._rng.random() * 0.5)
 
-    def _make_session(self, session_id: str, number: int) -> None:
-        session = Session(session_id, f"{session_id}u{number}", ANONYMOUS, START, START)
+    def _make_session(self, session_id: str) -> None:
+        lifetimes, now = self._scenario.lifetimes, START + timedelta(milliseconds=int(self.clock.now_s * 1000))
+        session = Session(session_id, f"{session_id}u{next(self._creations)}", ANONYMOUS, now, now)
+        session = replace(session, expire_time=lifetimes.end(None, None, now), idle_ttl=lifetimes.idle(None))
+        session = replace(session, look_at=lifetimes.look_at(session, now))
         if self._kit.world.insert_session(session):
             self.ledger.session_made(session)
 
@@ -263,6 +285,8 @@ class Run:
         """When all is over: every turn is there once, as it ended, and the service itself says so."""
         world, ledger = self._kit.world, self.ledger
         for session in world.sessions.values():
+            if session.purging:
+                continue
             archived = world.archived.get(session.uid, {})
             for record in ledger.in_order[session.uid]:
                 kept = archived.get(record.turn.first_seq)
@@ -274,8 +298,28 @@ class Run:
             self._check_calm()
         last = SimProcess(len(self._processes), self._kit)
         self._processes.append(last)
+        self._outside.create_task(self._purge_all(last))
+        self._run_for(ticks(20))
         self._outside.create_task(self._read_all(last))
         self._run_for(ticks(20))
+
+    async def _purge_all(self, process: SimProcess) -> None:
+        """Whatever has happened to purgers: what is dead goes, turns too, and what is alive stays."""
+        world, lifetimes, ledger = self._kit.world, self._scenario.lifetimes, self.ledger
+        alive = {session.uid for session in world.sessions.values() if not self._is_over(session, process)}
+        await self._clients.call(lambda p, _: p.sweep(), process).answer
+        for session in world.sessions.values():
+            due = lifetimes.purge_time(session)
+            is_due = session.purging or (due is not None and due <= process.now())
+            ledger.check(not is_due, f"{session.uid} is dead and was not removed")
+        there = {session.uid for session in world.sessions.values()}
+        ledger.check(alive <= there, f"{alive - there} were alive and are gone")
+        left = {uid for uid, turns in world.archived.items() if turns} - there - set(world.records)
+        ledger.check(not left, f"turns of {left} are left, and nobody will ever remove them")
+
+    def _is_over(self, session: Session, process: SimProcess) -> bool:
+        is_gone = session.deleted_at is not None or session.purging
+        return is_gone or is_expired(session, process.now() + timedelta(seconds=30))
 
     def _check_calm(self) -> None:
         ledger = self.ledger
@@ -289,7 +333,7 @@ class Run:
 
     async def _read_all(self, process: SimProcess) -> None:
         for session in list(self._kit.world.sessions.values()):
-            if session.deleted_at is None:
+            if not self._is_over(session, process):
                 await self._read(process, session)
 
     async def _read(self, process: SimProcess, session: Session) -> None:

@@ -1,9 +1,11 @@
 """What happens in a run besides faults of the store: who calls what and when, and what befalls the processes."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from random import Random
 
 from service.domain.entities import ANONYMOUS, ModelSettings, OnBusy, OnDisconnect
+from service.domain.lifetime import Lifetimes
 from service.domain.runner import TurnLimits
 from service.domain.sending import SendCommand
 from tests.simulation.clients import Habits
@@ -24,7 +26,9 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """A client that does something with a session, or with a turn in it: watch, cancel, get, history, delete, purge."""
+    """A client that does something with a session: update, delete, undelete; or with a turn in it: watch, cancel, get,
+    history. Or a purger that sweeps, and maybe a session that is created anew then: purge.
+    """
 
     tick: int
     kind: str
@@ -47,18 +51,20 @@ class Blow:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A whole run, but for what is drawn on the way."""
+    """A whole run, but for what is drawn on the way. is_purge_slow: much may happen while a purger writes."""
 
     processes: int
     quiet: int
     limits: TurnLimits
+    lifetimes: Lifetimes
     sessions: tuple[str, ...]
     sends: tuple[Send, ...]
     others: tuple[Other, ...]
+    is_purge_slow: bool
 
 
-def draw(rng: Random) -> Scenario:
-    """Draw a scenario."""
+def draw(rng: Random, of_life: Random) -> Scenario:
+    """Draw a scenario. of_life: draws what befalls sessions, so that the rest of a seed is the same without it."""
     quiet = ticks(rng.choice((3, 5, 8)))
     limits = TurnLimits(
         lease_s=rng.choice((1.5, 2.0, 3.0)),
@@ -78,12 +84,39 @@ def draw(rng: Random) -> Scenario:
         )
         for _ in range(rng.randrange(5))
     ]
+    lifetimes = _draw_lifetimes(of_life)
     if rng.random() < 0.1:
         tick = rng.randrange(rng.choice((quiet, ticks(0.5))))
         others.append(Other(tick, "delete", "s1"))
+        others += _draw_undelete(of_life, tick, ticks(lifetimes.grace.total_seconds()))
         if rng.random() < 0.4:
             others.append(Other(tick + rng.randrange(rng.choice((ticks(3), 20))), "purge", "s1"))
-    return Scenario(rng.choice((2, 2, 3)), quiet, limits, sessions, sends, tuple(others))
+    if of_life.random() < 0.15:
+        spread = of_life.choice((10, ticks(1), quiet))
+        others += [Other(of_life.randrange(spread), "update", "s1") for _ in range(of_life.randrange(1, 4))]
+    if lifetimes.ttl or lifetimes.idle_ttl:
+        others += [Other(of_life.randrange(quiet), "purge", "s1") for _ in range(8)]
+    return Scenario(
+        rng.choice((2, 2, 3)), quiet, limits, lifetimes, sessions, sends, tuple(others), of_life.random() < 0.5
+    )
+
+
+def _draw_lifetimes(rng: Random) -> Lifetimes:
+    grace = timedelta(seconds=rng.choice((0.1, 0.5)))
+    if rng.random() > 0.1:
+        return Lifetimes(grace=grace)
+    life = timedelta(seconds=rng.choice((0.5, 1, 2, 4)))
+    return Lifetimes(ttl=life, grace=grace) if rng.random() < 0.4 else Lifetimes(idle_ttl=life, grace=grace)
+
+
+def _draw_undelete(rng: Random, tick: int, grace: int) -> list[Other]:
+    """Draw whether a deleted session is brought back, now and then just when purgers look at it."""
+    dice = rng.random()
+    if dice < 0.5:
+        return []
+    if dice < 0.75:
+        return [Other(tick + rng.randrange(20), "undelete", "s1")]
+    return [Other(tick + grace + rng.randrange(10), kind, "s1") for kind in ("undelete", "undelete", "purge", "purge")]
 
 
 def _draw_sends(rng: Random, sessions: tuple[str, ...], quiet: int) -> tuple[Send, ...]:

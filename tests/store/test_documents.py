@@ -17,12 +17,22 @@ from service.domain.entities import (
     ModelSettings,
     OnDisconnect,
     Principal,
+    PurgeRecord,
     Session,
+    SessionKey,
     Turn,
     TurnState,
     Usage,
 )
-from service.store.documents import session_from_doc, session_to_doc, turn_from_doc, turn_key, turn_to_doc
+from service.store.documents import (
+    purge_record_from_doc,
+    purge_record_to_doc,
+    session_from_doc,
+    session_to_doc,
+    turn_from_doc,
+    turn_key,
+    turn_to_doc,
+)
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]))
 _int32s = st.integers(0, 2**31 - 1)
@@ -71,6 +81,7 @@ _turns = st.builds(
     attempt=_int32s,
     create_time=_times,
     ending=_maybe(_endings),
+    settings_version=_int32s,
 )
 _actives = st.builds(
     Active,
@@ -103,6 +114,9 @@ _sessions = st.builds(
     deleted_at=_maybe(_times),
     purging=st.booleans(),
     active=_maybe(_actives),
+    idle_since=_maybe(_times),
+    fingerprint=_texts,
+    look_at=_maybe(_times),
 )
 
 
@@ -118,9 +132,15 @@ def test_a_session_survives_json(session: Session) -> None:
 
 @given(turn=_turns)
 def test_a_turn_survives_bson_and_json(turn: Turn) -> None:
-    doc = turn_to_doc("uid", turn)
+    doc = turn_to_doc(SessionKey(Principal("t", "s"), "id", "uid"), turn)
     assert turn_from_doc(bson.decode(bson.encode(doc))) == turn
     assert turn_from_doc(orjson.loads(orjson.dumps(doc))) == turn
+
+
+@given(session=_sessions, due=_times)
+def test_a_purge_record_survives_bson(session: Session, due: datetime) -> None:
+    record = PurgeRecord(session.key, due)
+    assert purge_record_from_doc(bson.decode(bson.encode(purge_record_to_doc(record)))) == record
 
 
 @given(session=_sessions)

@@ -15,11 +15,16 @@ from pymongo import common, errors
 from pymongo.uri_parser import parse_uri
 
 from service.domain import deadline
+from service.domain.entities import PurgeRecord
 from service.domain.errors import StoreUnavailable, StoreUncertain
-from service.store.mongo import MongoStore, UnusableDatabaseName, UnusableUri, _translated
+from service.domain.ranges import SessionRange
+from service.store.mongo import MongoStore, UnusableDatabaseName, UnusableUri
+from service.store.mongo.connection import _translated
+from service.store.mongo.schema import SCHEMA_VERSION
 from tests.contract.build import (
     MILLISECOND,
     NOW,
+    OWNER,
     a_running_session,
     a_session,
     a_turn,
@@ -34,25 +39,41 @@ Client = pymongo.MongoClient[dict[str, Any]]
 SESSION = a_running_session()
 LEASE = the_lease(SESSION)
 IDLE = a_session()
+DELETED = a_session(deleted_at=NOW)
+PURGING = a_session(purging=True)
+RECORD = PurgeRecord(PURGING.key, NOW)
 ENDED = a_turn(ending=an_ending())
 
 # Each write, the name of its command, and whether a repeat of one that was applied is refused.
 WRITES: dict[str, tuple[Callable[[MongoStore], Awaitable[object]], str, bool]] = {
     "insert_session": (lambda store: store.insert_session(a_session(session_id="new", uid="new")), "insert", True),
-    "accept": (lambda store: store.accept(IDLE.session_id, IDLE.uid, 0, NOW, an_active()), "update", True),
+    "accept": (lambda store: store.accept(IDLE, NOW, an_active()), "update", True),
     "checkpoint": (lambda store: store.checkpoint(LEASE, 0, "text"), "findAndModify", True),
     "release": (lambda store: store.release(LEASE, 0, "text"), "update", True),
     "end": (lambda store: store.end(LEASE, an_ending()), "update", True),
-    "archive": (lambda store: store.archive(SESSION.uid, ENDED), "insert", True),
+    "archive": (lambda store: store.archive(SESSION.key, ENDED), "insert", True),
     "take_over": (lambda store: store.take_over(SESSION, "lease2"), "findAndModify", True),
-    "request_cancel": (lambda store: store.request_cancel(SESSION.session_id, SESSION.uid, "turn1"), "update", False),
+    "request_cancel": (lambda store: store.request_cancel(SESSION.key, "turn1"), "update", False),
+    "update_session": (
+        lambda store: store.update_session(IDLE, replace(IDLE, title="new", settings_version=2)),
+        "findAndModify",
+        True,
+    ),
+    "delete": (lambda store: store.delete(IDLE, NOW, NOW), "findAndModify", True),
+    "undelete": (lambda store: store.undelete(DELETED, NOW, None), "findAndModify", True),
+    "postpone": (lambda store: store.postpone(IDLE, NOW), "update", True),
+    "start_purge": (lambda store: store.start_purge(IDLE, NOW), "update", True),
+    "delete_session": (lambda store: store.delete_session(PURGING.key), "delete", True),
+    "delete_purge_record": (lambda store: store.delete_purge_record(RECORD), "delete", True),
 }
 READS: dict[str, Callable[[MongoStore], Awaitable[object]]] = {
-    "session": lambda store: store.session(SESSION.session_id),
-    "turn_by_id": lambda store: store.turn_by_id("uid", "turn1"),
-    "turn_by_request": lambda store: store.turn_by_request("uid", "c:1"),
-    "turns": lambda store: store.turns("uid", first_seq_from=1, first_seq_to=9, limit=9),
+    "session": lambda store: store.session(OWNER, SESSION.session_id),
+    "turn_by_id": lambda store: store.turn_by_id(SESSION.key, "turn1"),
+    "turn_by_request": lambda store: store.turn_by_request(SESSION.key, "c:1"),
+    "turns": lambda store: store.turns(SESSION.key, first_seq_from=1, first_seq_to=9, limit=9),
     "running_sessions": lambda store: store.running_sessions(9),
+    "due_sessions": lambda store: store.due_sessions(NOW, 9),
+    "due_purge_records": lambda store: store.due_purge_records(NOW, 9),
 }
 
 
@@ -74,8 +95,9 @@ async def store(proxy: Proxy, mongo_database: str) -> AsyncIterator[MongoStore]:
     """A store behind the proxy, with one running and one idle session in it."""
     store = _store(proxy, mongo_database)
     await store.open()
-    for session in (SESSION, IDLE):
+    for session in (SESSION, IDLE, DELETED, PURGING):
         assert await store.insert_session(session)
+    await store.put_purge_record(RECORD)
     yield store
     proxy.let_go()
     await store.close()
@@ -127,7 +149,7 @@ async def test_documents_have_their_documented_shape(
 ) -> None:
     session = a_running_session(parts=("one",))
     await store.insert_session(replace(session, labels={"a.b": "c"}, deleted_at=NOW))
-    await store.archive("uid", replace(ENDED, first_seq=12))
+    await store.archive(session.key._replace(uid="uid"), replace(ENDED, first_seq=12))
     doc = mongo_client[mongo_database].sessions.find_one({"_id": session.session_id})
     assert doc
     assert set(doc) == {
@@ -139,6 +161,7 @@ async def test_documents_have_their_documented_shape(
     assert set(doc["active"]) == {
         *("turn_id", "request_key", "user_text", "sent_settings", "settings", "first_seq", "on_disconnect"),
         *("deadline", "state", "lease_id", "fence", "attempt", "beat", "released", "cancel", "parts", "create_time"),
+        "settings_version",
     }
     turn_doc = mongo_client[mongo_database].turns.find_one({"uid": "uid"})
     assert turn_doc
@@ -161,9 +184,9 @@ async def test_fields_of_a_later_release_are_ignored_and_kept(
     store: MongoStore, mongo_client: Client, mongo_database: str
 ) -> None:
     sessions = mongo_client[mongo_database].sessions
-    later = {"new": 1, "owner.new": 2, "active.new": {"a": 1}, "settings.new": 3, "active.settings.new": 4}
+    later = {"new": 1, "active.new": {"a": 1}, "settings.new": 3, "active.settings.new": 4}
     sessions.update_one({"_id": SESSION.session_id}, {"$set": later})
-    assert await store.session(SESSION.session_id) == SESSION
+    assert await store.session(OWNER, SESSION.session_id) == SESSION
     assert await store.checkpoint(LEASE, 0, "text")
     assert await store.end(LEASE, an_ending())
     doc = sessions.find_one({"_id": SESSION.session_id})
@@ -177,17 +200,51 @@ async def test_null_fields_are_as_good_as_absent_ones(
 ) -> None:
     nulls = {"deleted_at": None, "expire_time": None, "active": None, "purging": False}
     mongo_client[mongo_database].sessions.update_one({"_id": IDLE.session_id}, {"$set": nulls})
-    assert await store.session(IDLE.session_id) == IDLE
-    assert await store.accept(IDLE.session_id, IDLE.uid, 0, NOW, an_active())
+    assert await store.session(OWNER, IDLE.session_id) == IDLE
+    assert await store.accept(IDLE, NOW, an_active())
 
 
 async def test_the_indexes_are_there(store: MongoStore, mongo_client: Client, mongo_database: str) -> None:
     database = mongo_client[mongo_database]
     turns = database.turns.index_information()
-    assert {name: (index["key"], index["unique"]) for name, index in turns.items() if name != "_id_"} == {
+    assert {name: (index["key"], index.get("unique", False)) for name, index in turns.items() if name != "_id_"} == {
         "request": ([("uid", 1), ("request_key", 1)], True),
         "turn": ([("uid", 1), ("turn_id", 1)], True),
+        "words": ([("owner", 1), ("words", 1), ("create_time", 1), ("_id", 1)], False),
     }
+    sessions = database.sessions.index_information()
+    assert {name: index["key"] for name, index in sessions.items() if "by_" in name} == {
+        "by_update_time": [("owner", 1), ("update_time", 1), ("_id", 1)],
+        "by_create_time": [("owner", 1), ("create_time", 1), ("_id", 1)],
+        "labels_by_update_time": [("owner", 1), ("label_index", 1), ("update_time", 1), ("_id", 1)],
+        "labels_by_create_time": [("owner", 1), ("label_index", 1), ("create_time", 1), ("_id", 1)],
+    }
+
+
+async def test_documents_of_the_first_release_get_what_they_are_found_by(
+    store: MongoStore, mongo_uri: str, mongo_client: Client, mongo_database: str
+) -> None:
+    database = mongo_client[mongo_database]
+    assert database.meta.find_one() == {"_id": "schema", "version": SCHEMA_VERSION}
+    await store.archive(SESSION.key, ENDED)
+    labelled = a_session(labels={"a": "b"})
+    assert await store.insert_session(labelled)
+    database.sessions.update_many({}, {"$unset": {"label_index": ""}})
+    gone = ("owner", "session_id", "settings_version", "words")
+    database.turns.update_many({}, {"$unset": dict.fromkeys(gone, "")})
+    database.meta.delete_many({})
+    assert await store.turn_by_id(SESSION.key, "turn1") is None
+    for _ in range(2):
+        again = MongoStore(mongo_uri, mongo_database)
+        await again.open()
+        assert await again.turn_by_id(SESSION.key, "turn1") == ENDED
+        [found], _ = await again.find_turns(OWNER, [("question", "1")], uid="", after="", limit=9)
+        assert (found.key, found.turn) == (SESSION.key, ENDED)
+        for label in (("a",), ("a", "b")):
+            wanted = SessionRange("create_time", newest_first=True, label=label)
+            assert await again.list_sessions(OWNER, wanted, 9) == [labelled]
+        await again.close()
+    assert database.meta.find_one() == {"_id": "schema", "version": SCHEMA_VERSION}
 
 
 # Lost connections
@@ -238,7 +295,7 @@ async def test_a_read_that_is_lost_again_is_unavailable(store: MongoStore, proxy
 async def test_connections_cut_while_idle_do_no_harm_to_reads(store: MongoStore, proxy: Proxy) -> None:
     for _ in range(3):
         proxy.cut()
-        assert await store.session(SESSION.session_id) == SESSION
+        assert await store.session(OWNER, SESSION.session_id) == SESSION
 
 
 # A database that hangs, or is away
@@ -264,7 +321,7 @@ async def test_a_read_from_a_hanging_database_ends_with_the_callers_deadline(sto
     loop = asyncio.get_running_loop()
     start_s = loop.time()
     with deadline.scope(start_s + 0.3), pytest.raises(StoreUnavailable):
-        await store.session("id")
+        await store.session(OWNER, "id")
     assert loop.time() - start_s < 1.5
 
 
@@ -278,7 +335,7 @@ async def test_a_late_write_is_carried_out_and_its_repeat_is_refused(
     await _until_it_answers(store)
     await store.end(LEASE, an_ending())
     assert await store.end(LEASE, an_ending()) is False
-    found = await store.session(SESSION.session_id)
+    found = await store.session(OWNER, SESSION.session_id)
     assert found
     assert found.active == an_active().ended(an_ending())
 
@@ -306,7 +363,7 @@ async def test_a_call_to_a_dead_port_ends_with_the_callers_deadline(proxy: Proxy
     loop = asyncio.get_running_loop()
     start_s = loop.time()
     with deadline.scope(start_s + 0.2), pytest.raises(StoreUnavailable):
-        await store.session("id")
+        await store.session(OWNER, "id")
     assert loop.time() - start_s < 0.5
     await store.close()
 
@@ -327,7 +384,7 @@ async def test_a_database_that_comes_late_is_used_and_gets_its_indexes(
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.store.mongo._PATIENCE_S", 0.3)
+    monkeypatch.setattr("service.store.mongo.connection._PATIENCE_S", 0.3)
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -336,13 +393,13 @@ async def test_after_an_outage_everything_goes_on(
 ) -> None:
     await proxy.down()
     with pytest.raises(StoreUnavailable):
-        await store.session(SESSION.session_id)
+        await store.session(OWNER, SESSION.session_id)
     # As if the database had lost them.
     for name in ("request", "turn"):
         mongo_client[mongo_database].turns.drop_index(name)
     await proxy.up()
     await _until_it_answers(store)
-    assert await store.session(SESSION.session_id) == SESSION
+    assert await store.session(OWNER, SESSION.session_id) == SESSION
     assert await store.end(LEASE, an_ending())
     assert {"request", "turn"} <= set(mongo_client[mongo_database].turns.index_information())
 
@@ -362,7 +419,7 @@ async def test_close_does_not_wait_for_a_hanging_database(proxy: Proxy, mongo_da
     await store.open()
     await store.ping()
     proxy.hold()
-    call = asyncio.ensure_future(store.session("id"))
+    call = asyncio.ensure_future(store.session(OWNER, "id"))
     await asyncio.sleep(0)
     start_s = time.monotonic()
     await store.close()
@@ -377,7 +434,7 @@ async def test_a_call_that_waits_for_the_database_ends_with_the_store(proxy: Pro
     await proxy.down()
     store = _store(proxy, mongo_database)
     await store.open()
-    call = asyncio.ensure_future(store.session("id"))
+    call = asyncio.ensure_future(store.session(OWNER, "id"))
     await asyncio.sleep(0)
     await store.close()
     with pytest.raises(StoreUnavailable):
@@ -500,10 +557,11 @@ async def test_a_read_waits_for_whatever_was_seen_before(proxy: Proxy, mongo_dat
     await store.open()
     await store.ping()
 
+    requests.clear()
     clock = 200
     assert await store.insert_session(IDLE)
     # Several at once take several sessions; all of them know what the insert has seen.
-    assert await asyncio.gather(*(store.session(IDLE.session_id) for _ in range(4))) == [IDLE] * 4
+    assert await asyncio.gather(*(store.session(OWNER, IDLE.session_id) for _ in range(4))) == [IDLE] * 4
     assert len(await store.running_sessions(9)) == 0
     await store.close()
 
@@ -521,8 +579,8 @@ async def test_a_read_waits_for_whatever_was_seen_before(proxy: Proxy, mongo_dat
 async def test_an_expiry_is_compared_to_the_millisecond(store: MongoStore) -> None:
     session = a_session(expire_time=NOW + MILLISECOND)
     assert await store.insert_session(session)
-    assert not await store.accept(session.session_id, session.uid, 0, NOW + MILLISECOND, an_active())
-    assert await store.accept(session.session_id, session.uid, 0, NOW, an_active())
+    assert not await store.accept(session, NOW + MILLISECOND, an_active())
+    assert await store.accept(session, NOW, an_active())
 
 
 # Many writes as one command
@@ -534,7 +592,7 @@ async def test_a_write_that_cannot_be_made_fails_alone(store: MongoStore) -> Non
         assert await store.insert_session(session)
     good, bad = an_active(fence=1), an_active(fence=2**70)  # no number of BSON
     answers = await asyncio.gather(
-        *(store.accept(s.session_id, s.uid, 0, NOW, bad if n == 3 else good) for n, s in enumerate(sessions)),
+        *(store.accept(s, NOW, bad if n == 3 else good) for n, s in enumerate(sessions)),
         return_exceptions=True,
     )
     assert isinstance(answers[3], OverflowError)
@@ -547,9 +605,9 @@ async def test_of_many_writes_whose_answer_is_lost_each_is_uncertain(store: Mong
         assert await store.insert_session(session)
     _LostAnswer(proxy, "update")
     answers = await asyncio.gather(
-        *(store.accept(s.session_id, s.uid, 0, NOW, an_active()) for s in sessions), return_exceptions=True
+        *(store.accept(s, NOW, an_active()) for s in sessions), return_exceptions=True
     )
     assert all(isinstance(answer, StoreUncertain) for answer in answers)
     await _until_it_answers(store)
-    found = [await store.session(session.session_id) for session in sessions]
+    found = [await store.session(session.owner, session.session_id) for session in sessions]
     assert [session.active for session in found if session] == [an_active()] * 6

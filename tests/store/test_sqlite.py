@@ -10,15 +10,32 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from service.domain import deadline
+from service.domain.entities import ANONYMOUS, Session
 from service.domain.errors import StoreUnavailable, StoreUncertain
-from service.store import sqlite
-from service.store.sqlite import SqliteStore, UnusableFile
-from tests.contract.build import NOW, a_running_session, a_session, a_turn, an_active, an_ending, the_lease
+from service.domain.ranges import SessionRange
+from service.store.sqlite import SCHEMA_VERSION, SqliteStore, UnusableFile, turns
+from tests.contract.build import (
+    FULL_SETTINGS,
+    MILLISECOND,
+    NOW,
+    OWNER,
+    TEXTS,
+    a_running_session,
+    a_session,
+    a_turn,
+    an_active,
+    an_ending,
+    the_lease,
+)
+
+SCHEMA_1 = Path(__file__).parents[1] / "data" / "sqlite_schema_1.sql"
 
 
 @pytest.fixture
@@ -51,14 +68,14 @@ async def test_sessions_outlive_the_store(path: Path) -> None:
         store = SqliteStore(str(path))
         await store.open()
         assert await store.insert_session(session) is expected
-        assert await store.session(session.session_id) == session
+        assert await store.session(OWNER, session.session_id) == session
         await store.close()
 
 
 async def test_the_file_is_in_wal_mode_with_its_schema_version(store: SqliteStore, path: Path) -> None:
     with closing(sqlite3.connect(path)) as other:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert other.execute("PRAGMA user_version").fetchone() == (sqlite.SCHEMA_VERSION,)
+        assert other.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
 
 async def test_every_commit_is_synced(store: SqliteStore) -> None:
@@ -68,11 +85,90 @@ async def test_every_commit_is_synced(store: SqliteStore) -> None:
 
 async def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
     with closing(sqlite3.connect(path)) as other:
-        other.execute(f"PRAGMA user_version = {sqlite.SCHEMA_VERSION + 1}")
-    with pytest.raises(UnusableFile, match="schema 2, this release knows up to 1"):
+        other.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(UnusableFile, match="schema 3, this release knows up to 2"):
         await SqliteStore(str(path)).open()
     with closing(sqlite3.connect(path)) as other:
         assert other.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
+@pytest.fixture
+def path_of_schema_1(path: Path) -> Path:
+    """A file as the first release made it."""
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.executescript(SCHEMA_1.read_text())
+    return path
+
+
+async def test_a_file_of_the_first_release_is_taken_over(path_of_schema_1: Path) -> None:
+    plain = Session("plain", "u1", ANONYMOUS, NOW, NOW + MILLISECOND)
+    ending = an_ending(text=TEXTS["separators"], last_seq=4)
+    full = replace(
+        plain,
+        session_id="full",
+        uid="u2",
+        title="a\x00title",
+        labels={"a": "b", "c.d": "\x00"},
+        instructions="be brief",
+        settings=FULL_SETTINGS,
+        settings_version=3,
+        last_seq=4,
+        fence=2,
+        expire_time=NOW + timedelta(days=400),
+        look_at=NOW + timedelta(days=400),
+        active=an_active(a_turn(3), fence=2).ended(ending),
+    )
+    running = replace(plain, session_id="running", uid="u3", fence=1, active=an_active(parts=("one", "two"), beat=2))
+    deleted = replace(plain, session_id="deleted", uid="u4", deleted_at=NOW, look_at=NOW)
+    for _ in range(2):
+        store = SqliteStore(str(path_of_schema_1))
+        await store.open()
+        for session in (plain, full, running, deleted):
+            assert await store.session(ANONYMOUS, session.session_id) == session
+        assert [session.session_id for session in await store.running_sessions(9)] == ["running"]
+        assert list(await store.turns(full.key, first_seq_from=1, first_seq_to=9, limit=9)) == [
+            a_turn(1, ending=an_ending(text="first"), create_time=NOW.replace(microsecond=0)),
+            a_turn(3, ending=ending, create_time=NOW + timedelta(days=1)),
+        ]
+        found, _ = await store.find_turns(ANONYMOUS, [("question",)], uid="", after="", limit=9)
+        assert [turn.turn.first_seq for turn in found] == [3, 1]
+        labelled = SessionRange("update_time", newest_first=True, label=("a", "b"))
+        assert [session.session_id for session in await store.list_sessions(ANONYMOUS, labelled, 9)] == ["full"]
+        await store.close()
+    with closing(sqlite3.connect(path_of_schema_1)) as other:
+        assert other.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert other.execute("SELECT create_time % 1000 FROM turns ORDER BY create_time").fetchall() == [(0,), (123,)]
+
+
+async def test_a_file_that_was_taken_over_has_the_tables_of_a_new_one(path_of_schema_1: Path, tmp_path: Path) -> None:
+    tables = []
+    for path in (path_of_schema_1, tmp_path / "new.db"):
+        store = SqliteStore(str(path))
+        await store.open()
+        await store.close()
+        with closing(sqlite3.connect(path)) as other:
+            tables.append(set(other.execute("SELECT type, name, sql FROM sqlite_master").fetchall()))
+    assert tables[0] == tables[1]
+
+
+async def test_many_may_take_a_file_over_at_once(path_of_schema_1: Path) -> None:
+    stores = [SqliteStore(str(path_of_schema_1)) for _ in range(4)]
+    await asyncio.gather(*(store.open() for store in stores))
+    for store in stores:
+        assert await store.session(ANONYMOUS, "full")
+        await store.close()
+
+
+async def test_a_take_over_that_fails_leaves_the_file_as_it_was(path_of_schema_1: Path) -> None:
+    with closing(sqlite3.connect(path_of_schema_1)) as other:
+        other.execute("UPDATE sessions SET doc = '{}' WHERE session_id = 'running'")
+        other.commit()
+        before = list(other.iterdump())
+    with pytest.raises(KeyError):
+        await SqliteStore(str(path_of_schema_1)).open()
+    with closing(sqlite3.connect(path_of_schema_1)) as other:
+        assert list(other.iterdump()) == before
 
 
 async def test_the_file_of_another_program_is_refused_and_left_alone(path: Path) -> None:
@@ -136,7 +232,7 @@ async def test_a_locked_file_is_surely_not_written_and_told_in_time(store: Sqlit
         await store.insert_session(a_session(session_id="id"))
     assert loop.time() - start_s < 1
     assert not isinstance(caught.value, StoreUncertain)
-    assert await store.session("id") is None
+    assert await store.session(OWNER, "id") is None
 
 
 @pytest.mark.usefixtures("locked")
@@ -150,7 +246,7 @@ async def test_a_locked_file_can_be_read_while_a_write_waits(store: SqliteStore)
     with deadline.scope(asyncio.get_running_loop().time() + 0.5):
         write = asyncio.ensure_future(store.insert_session(a_session()))
     await asyncio.sleep(0)
-    assert await store.session("id") is None
+    assert await store.session(OWNER, "id") is None
     assert not write.done()
     with pytest.raises(StoreUnavailable):
         await write
@@ -171,7 +267,7 @@ async def test_a_write_waits_for_a_lock_that_goes_in_time(store: SqliteStore, pa
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         write = asyncio.ensure_future(store.insert_session(a_session()))
-        assert await store.session("id") is None
+        assert await store.session(OWNER, "id") is None
         other.execute("COMMIT")
     assert await write
 
@@ -185,7 +281,7 @@ async def test_a_full_disk_is_surely_not_written_and_does_no_harm(store: SqliteS
     with pytest.raises(StoreUnavailable, match="full") as caught:
         await store.end(the_lease(session), an_ending(text="x" * 1_000_000))
     assert not isinstance(caught.value, StoreUncertain)
-    assert await store.session(session.session_id) == session
+    assert await store.session(OWNER, session.session_id) == session
     await store._writer.execute_fetchall("PRAGMA max_page_count = 1000000")
     assert await store.end(the_lease(session), an_ending(text="x" * 1_000_000))
 
@@ -220,14 +316,14 @@ async def test_errors_are_translated(
 
 async def test_looking_for_running_sessions_reads_only_those(store: SqliteStore, path: Path) -> None:
     with closing(sqlite3.connect(path)) as other:
-        plan = other.execute(f"EXPLAIN QUERY PLAN {sqlite._RUNNING_SESSIONS}", (10,)).fetchall()
+        plan = other.execute(f"EXPLAIN QUERY PLAN {turns._RUNNING_SESSIONS}", (10,)).fetchall()
     assert "sessions_running" in plan[0][3]
 
 
-@pytest.mark.parametrize("sql", [sqlite._OLDEST_FIRST, sqlite._NEWEST_FIRST])
+@pytest.mark.parametrize("sql", [turns._OLDEST_FIRST, turns._NEWEST_FIRST])
 async def test_a_range_of_turns_is_read_in_order_without_sorting(store: SqliteStore, path: Path, sql: str) -> None:
     with closing(sqlite3.connect(path)) as other:
-        plan = other.execute(f"EXPLAIN QUERY PLAN {sql}", ("uid", 1, 9, 10)).fetchall()
+        plan = other.execute(f"EXPLAIN QUERY PLAN {sql}", ("uid", "owner", 1, 9, 10)).fetchall()
     assert len(plan) == 1
     assert "first_seq>?" in plan[0][3]
 
@@ -237,9 +333,9 @@ async def test_no_statement_is_left_open(store: SqliteStore, path: Path) -> None
     session = a_running_session()
     await store.insert_session(session)
     await store.checkpoint(the_lease(session), 0, "text")
-    await store.session(session.session_id)
-    await store.archive(session.uid, a_turn(ending=an_ending()))
-    await store.archive(session.uid, a_turn(ending=an_ending()))
+    await store.session(OWNER, session.session_id)
+    await store.archive(session.key, a_turn(ending=an_ending()))
+    await store.archive(session.key, a_turn(ending=an_ending()))
     with closing(sqlite3.connect(path, timeout=0)) as other:
         busy, *_ = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     assert busy == 0
@@ -250,32 +346,32 @@ async def test_no_statement_is_left_open(store: SqliteStore, path: Path) -> None
 _RACE = """
     import asyncio, sys
     from service.store.sqlite import SqliteStore
-    from tests.contract.build import NOW, an_active, a_turn, new_id
+    from tests.contract.build import NOW, OWNER, an_active, a_turn, new_id
 
-    async def main(path, session_id, uid, rounds):
+    async def main(path, session_id, rounds):
         store = SqliteStore(path)
         await store.open()
-        fence = won = 0
-        while fence < rounds:
-            active = an_active(a_turn(turn_id=new_id()), fence=fence + 1, lease_id=new_id())
-            won += await store.accept(session_id, uid, fence, NOW, active)
-            fence = (await store.session(session_id)).fence
+        session, won = await store.session(OWNER, session_id), 0
+        while session.fence < rounds:
+            active = an_active(a_turn(turn_id=new_id()), fence=session.fence + 1, lease_id=new_id())
+            won += await store.accept(session, NOW, active)
+            session = await store.session(OWNER, session_id)
         await store.close()
         print(won)
 
-    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 """
 
 
 async def test_processes_over_one_file_are_one_service(store: SqliteStore, path: Path) -> None:
     session, rounds = a_session(), 100
     assert await store.insert_session(session)
-    command = [sys.executable, "-c", textwrap.dedent(_RACE), str(path), session.session_id, session.uid, str(rounds)]
+    command = [sys.executable, "-c", textwrap.dedent(_RACE), str(path), session.session_id, str(rounds)]
     racers = [await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE) for _ in range(3)]
     outputs = [(await racer.communicate())[0] for racer in racers]
     assert [racer.returncode for racer in racers] == [0, 0, 0]
     assert sum(map(int, outputs)) == rounds
-    found = await store.session(session.session_id)
+    found = await store.session(OWNER, session.session_id)
     assert found
     assert found.fence == rounds
 
@@ -316,7 +412,7 @@ async def test_what_was_acknowledged_survives_a_kill(path: Path) -> None:
     store = SqliteStore(str(path))
     await store.open()
     for session_id in acknowledged[:-1]:
-        assert await store.session(session_id)
+        assert await store.session(OWNER, session_id)
     assert await store.insert_session(a_session())
     await store.close()
 
@@ -324,12 +420,13 @@ async def test_what_was_acknowledged_survives_a_kill(path: Path) -> None:
 async def test_a_late_statement_is_never_run(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """One whose time ran out while it queued is surely not applied."""
     assert store._writer
-    await store.insert_session(a_session(session_id="id", uid="uid"))
+    session = a_session(session_id="id")
+    await store.insert_session(session)
     slow = asyncio.ensure_future(store._writer._execute(time.sleep, 0.3))  # type: ignore[no-untyped-call]
     await asyncio.sleep(0)
     with deadline.scope(asyncio.get_running_loop().time() + 0.05), pytest.raises(StoreUnavailable, match="too slow"):
-        await store.accept("id", "uid", 0, NOW, an_active())
+        await store.accept(session, NOW, an_active())
     await slow
-    found = await store.session("id")
+    found = await store.session(OWNER, "id")
     assert found
     assert found.fence == 0

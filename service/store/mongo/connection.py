@@ -36,12 +36,13 @@ from service.domain.deadline import remaining_s
 from service.domain.entities import SessionKey
 from service.domain.errors import StoreUnavailable, StoreUncertain
 from service.store.documents import owner_to_doc
-from service.store.mongo.schema import PURGE_INDEXES, SESSION_INDEXES, TURN_INDEXES
+from service.store.mongo.schema import ERASURE_INDEXES, PURGE_INDEXES, SESSION_INDEXES, TURN_INDEXES, upgrade
 
 _T = TypeVar("_T")
 Doc = dict[str, Any]
 
 _INDEXES_TIMEOUT_S: Final = 30.0
+_UPGRADE_TIMEOUT_S: Final = 3600.0
 _CLIENT_OPTIONS: Final[dict[str, Any]] = {
     "appname": "chatsession",
     "retryWrites": False,
@@ -81,9 +82,11 @@ class MongoDatabase:
         self._operation_timeout_s = operation_timeout_s
         self._client: Any = None
         self._admin: Any = None
+        self._db: Any = None
         self._sessions: Any = None
         self._turns: Any = None
         self._purges: Any = None
+        self._erasures: Any = None
         self._causality: _Causality | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._is_prepared = False
@@ -107,10 +110,12 @@ class MongoDatabase:
             client.close()
             raise UnusableDatabaseName(str(exc)) from exc
         self._client = client
+        self._db = database
         self._admin = client.admin
         self._sessions = database.get_collection("sessions")
         self._turns = database.get_collection("turns")
         self._purges = database.get_collection("purges")
+        self._erasures = database.get_collection("erasures")
         self._prepare()
 
     async def close(self) -> None:
@@ -245,6 +250,9 @@ class MongoDatabase:
                 await self._sessions.create_indexes(SESSION_INDEXES)
                 await self._turns.create_indexes(TURN_INDEXES)
                 await self._purges.create_indexes(PURGE_INDEXES)
+                await self._erasures.create_indexes(ERASURE_INDEXES)
+            with pymongo.timeout(_UPGRADE_TIMEOUT_S):
+                await upgrade(self._db)
         # mongo-java-server and others that have no sessions do not name a time-out for them.
         if self._causality is None and self._client.topology_description.logical_session_timeout_minutes is not None:
             self._causality = _Causality(self._client.delegate)

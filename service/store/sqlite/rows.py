@@ -12,28 +12,41 @@ from typing import Any, Final
 import orjson
 
 from service.domain.entities import Active, Principal, Session, SessionKey, Turn
-from service.store.documents import active_to_doc, session_from_doc, session_to_doc, turn_fields, turn_from_doc
+from service.domain.words import word_texts
+from service.store.documents import (
+    active_to_doc,
+    label_index,
+    session_from_doc,
+    session_to_doc,
+    turn_fields,
+    turn_from_doc,
+)
 
 COLUMNS: Final = (
     "session_id, uid, owner, fence, last_seq, settings_version, create_time, update_time, expire_time, idle_ttl,"
     " idle_since, deleted_at, purging, look_at, title, active_turn_id, active_state, active_lease_id, active_fence,"
     " active_attempt, active_beat, active_released, active_cancel, doc, active, active_ending, active_parts"
 )
+# Filled in by session_row.
+INSERT_SESSION: Final = f"INSERT INTO sessions ({COLUMNS}, labels) VALUES (?{', ?' * (COLUMNS.count(',') + 1)})"
 # Which session; filled in by key_row.
 KEY: Final = "session_id = ? AND uid = ? AND owner = ?"
 COLUMNS_BUT_PARTS: Final = COLUMNS.replace("active_parts", "''")
 # Documents hold these under the names of columns; the stores' other names for them are `_id` and `idle_ttl_ms`.
 _IN_COLUMNS: Final = (
     "_id", "uid", "owner", "fence", "last_seq", "settings_version", "create_time", "update_time", "expire_time",
-    "idle_ttl_ms", "idle_since", "deleted_at", "purging", "look_at", "title", "active",
+    "idle_ttl_ms", "idle_since", "deleted_at", "purging", "look_at", "title", "label_index", "active",
 )  # fmt: skip
 _OF_ACTIVE: Final = ("turn_id", "state", "lease_id", "fence", "attempt", "beat", "released", "cancel")
+# Rows of one statement do not see each other's ids, hence `nth`.
+_TURN: Final = "(coalesce((SELECT max(id) FROM turns WHERE id BETWEEN ? AND ?), ?) + ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_FAR_MS: Final = (1 << 43) - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 def session_row(session: Session) -> tuple[Any, ...]:
-    """Return the row of a session, in the order of COLUMNS."""
+    """Return the parameters of INSERT_SESSION."""
     *flat, active, ending, parts = active_row(session.active) if session.active else (None,) * 11
     return (
         session.session_id,
@@ -56,7 +69,13 @@ def session_row(session: Session) -> tuple[Any, ...]:
         active,
         ending,
         parts,
+        labels_column(session),
     )
+
+
+def labels_column(session: Session) -> str | None:
+    """Return the column `labels`, of which triggers keep the index; None if there are none."""
+    return to_json(label_index(session.labels)) if session.labels else None
 
 
 def session_column(session: Session) -> str:
@@ -121,11 +140,33 @@ def key_row(key: SessionKey) -> tuple[str, str, str]:
     return key.session_id, key.uid, owner_column(key.owner)
 
 
-def turn_row(key: SessionKey, turn: Turn) -> tuple[Any, ...]:
-    """Return the row of an archived turn: uid, first_seq, turn_id, request_key, owner, session_id, create_time, doc."""
-    doc = to_json(turn_fields(turn))
-    named = (key.uid, turn.first_seq, turn.turn_id, turn.request_key)
-    return (*named, owner_column(key.owner), key.session_id, to_ms(turn.create_time), doc)
+def insert_turns(count: int) -> str:
+    """Return the statement that inserts so many turns, but for those that are there already."""
+    # No DO NOTHING for an id that is taken: ids are chosen to be free, and a turn must not be dropped for one.
+    return (
+        "INSERT INTO turns (id, uid, first_seq, turn_id, request_key, owner, session_id, create_time, doc, question,"
+        f" answer) VALUES {', '.join([_TURN] * count)} ON CONFLICT (uid, first_seq) DO NOTHING"
+        " ON CONFLICT (uid, turn_id) DO NOTHING ON CONFLICT (uid, request_key) DO NOTHING RETURNING 1"
+    )
+
+
+def turn_row(key: SessionKey, turn: Turn, *, nth: int = 1) -> tuple[Any, ...]:
+    """Return the parameters of insert_turns for the nth turn of the statement.
+
+    Ids are in order of create_time: milliseconds (as far as 64 bits reach), then the next free one of these 2**20.
+    """
+    first_id = max(-_FAR_MS, min(to_ms(turn.create_time), _FAR_MS)) << 20
+    place = (first_id, first_id + (1 << 20) - 1, first_id - 1, nth)
+    named = (key.uid, turn.first_seq, turn.turn_id, turn.request_key, owner_column(key.owner), key.session_id)
+    answer = turn.ending.text if turn.ending else ""
+    texts = (to_json(turn_fields(turn)), _words_column(turn.user_text), _words_column(answer))
+    return (*place, *named, to_ms(turn.create_time), *texts)
+
+
+def _words_column(text: str) -> str | None:
+    """Return the words of a text for the index; None if the index can find them in the text by itself."""
+    # SQLite's JSON functions end a text at a NUL.
+    return None if text.isascii() and "\0" not in text else " ".join(word_texts(text))
 
 
 def turn_of(row: Sequence[Any]) -> Turn:

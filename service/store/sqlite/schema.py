@@ -1,18 +1,68 @@
 """The tables, and the way from those of older releases."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 import aiosqlite
 import orjson
 
-from service.domain.entities import Session
+from service.domain.entities import Session, SessionKey
 from service.store.documents import RUNNING, session_from_doc
 from service.store.sqlite.errors import UnusableFile
-from service.store.sqlite.rows import COLUMNS, active_document, from_ms, optional_time, session_row
+from service.store.sqlite.rows import (
+    INSERT_SESSION,
+    active_document,
+    from_ms,
+    insert_turns,
+    optional_time,
+    owner_of,
+    session_row,
+    turn_of,
+    turn_row,
+)
 
 SCHEMA_VERSION: Final = 2
+
+
+def _label_index(table: str, time: str) -> Sequence[str]:
+    """Return a table of the entries in `labels` in order of a time, and what keeps it.
+
+    Sessions without labels cost nothing.
+    """
+
+    def entries(row: str) -> str:
+        return f"SELECT {row}.owner, value, {row}.{time}, {row}.session_id FROM json_each({row}.labels)"
+
+    add = f"INSERT INTO {table} (whose, label, time, id) {entries('new')};"
+    drop = f"DELETE FROM {table} WHERE (whose, label, time, id) IN ({entries('old')});"
+    return (
+        f"CREATE TABLE {table} (whose TEXT, label TEXT, time INTEGER, id TEXT, PRIMARY KEY (whose, label, time, id))"
+        " WITHOUT ROWID",
+        f"CREATE TRIGGER {table}_add AFTER INSERT ON sessions WHEN new.labels IS NOT NULL BEGIN {add} END",
+        f"CREATE TRIGGER {table}_drop AFTER DELETE ON sessions WHEN old.labels IS NOT NULL BEGIN {drop} END",
+        f"CREATE TRIGGER {table}_move AFTER UPDATE OF {time}, labels ON sessions"
+        f" WHEN old.labels IS NOT NULL OR new.labels IS NOT NULL BEGIN {drop} {add} END",
+    )
+
+
+def _in_search(row: str) -> str:
+    """Return the words of a turn, as the index takes them."""
+    return (
+        f"{row}.id, hex({row}.owner), {row}.uid, coalesce({row}.question, json_extract({row}.doc, '$.user_text')),"
+        f" coalesce({row}.answer, json_extract({row}.doc, '$.ending.text'))"
+    )
+
+
+# It holds no texts of its own. Owner and uid are in it as words, so that it finds what they have in common with others.
+# Its rowids are in order of time.
+_SEARCH_INDEX: Final = (
+    "CREATE VIRTUAL TABLE search USING fts5 (owner, uid, question, answer, content='', tokenize='ascii')",
+    "CREATE TRIGGER search_add AFTER INSERT ON turns BEGIN"
+    f" INSERT INTO search (rowid, owner, uid, question, answer) VALUES ({_in_search('new')}); END",
+    "CREATE TRIGGER search_drop AFTER DELETE ON turns BEGIN"
+    f" INSERT INTO search (search, rowid, owner, uid, question, answer) VALUES ('delete', {_in_search('old')}); END",
+)
 
 _TABLES: Final = (
     """
@@ -32,6 +82,7 @@ _TABLES: Final = (
         purging INTEGER NOT NULL,
         look_at INTEGER,
         title TEXT NOT NULL,
+        labels TEXT,
         active_turn_id TEXT,
         active_state TEXT,
         active_lease_id TEXT,
@@ -49,8 +100,14 @@ _TABLES: Final = (
     f"CREATE INDEX sessions_running ON sessions (session_id) WHERE active_state = '{RUNNING}'",
     # Holds only sessions that will end by themselves, or are deleted.
     "CREATE INDEX sessions_look_at ON sessions (look_at) WHERE look_at IS NOT NULL",
+    # For lists.
+    "CREATE INDEX sessions_updated ON sessions (owner, update_time, session_id)",
+    "CREATE INDEX sessions_created ON sessions (owner, create_time, session_id)",
+    *_label_index("labels_by_update_time", "update_time"),
+    *_label_index("labels_by_create_time", "create_time"),
     """
     CREATE TABLE turns (
+        id INTEGER PRIMARY KEY,
         uid TEXT NOT NULL,
         first_seq INTEGER NOT NULL,
         turn_id TEXT NOT NULL,
@@ -59,10 +116,13 @@ _TABLES: Final = (
         session_id TEXT NOT NULL,
         create_time INTEGER NOT NULL,
         doc TEXT NOT NULL,
-        PRIMARY KEY (uid, first_seq),
+        question TEXT,
+        answer TEXT,
+        UNIQUE (uid, first_seq),
         UNIQUE (uid, request_key),
         UNIQUE (uid, turn_id)
     )""",
+    *_SEARCH_INDEX,
     """
     CREATE TABLE purges (
         uid TEXT PRIMARY KEY NOT NULL,
@@ -71,6 +131,17 @@ _TABLES: Final = (
         due INTEGER NOT NULL
     )""",
     "CREATE INDEX purges_due ON purges (due)",
+    """
+    CREATE TABLE erasures (
+        erasure_id TEXT PRIMARY KEY NOT NULL,
+        owner TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        due INTEGER,
+        doc TEXT NOT NULL,
+        UNIQUE (owner, number)
+    )""",
+    "CREATE INDEX erasures_due ON erasures (due) WHERE due IS NOT NULL",
 )
 
 _BATCH: Final = 500
@@ -111,27 +182,26 @@ async def _put_aside(connection: aiosqlite.Connection) -> None:
 
 async def _take_over_1(connection: aiosqlite.Connection) -> None:
     """Schema 1 had owner, create_time, title and settings_version in `doc`, and turns without an owner."""
-    insert = f"INSERT INTO sessions ({COLUMNS}) VALUES (?{', ?' * COLUMNS.count(',')})"
-    last = 0
-    while True:
-        rows = list(
-            await connection.execute_fetchall(
-                f"SELECT rowid, * FROM sessions_1 WHERE rowid > ? ORDER BY rowid LIMIT {_BATCH}", (last,)
-            )
-        )
-        if not rows:
-            break
-        last = rows[-1][0]
-        await connection.executemany(insert, [session_row(_session_of_1(row[1:])) for row in rows])
-    # Milliseconds out of a float count of days: far below half a millisecond of error.
-    await connection.execute_fetchall(
-        "INSERT INTO turns (uid, first_seq, turn_id, request_key, owner, session_id, create_time, doc)"
-        " SELECT t.uid, t.first_seq, t.turn_id, t.request_key, s.owner, s.session_id,"
-        " CAST(round((julianday(json_extract(t.doc, '$.create_time')) - 2440587.5) * 86400000) AS INTEGER) AS created,"
-        " t.doc FROM turns_1 AS t JOIN sessions AS s USING (uid) ORDER BY created, t.uid, t.first_seq"
+    async for rows in _batches(connection, "SELECT rowid, * FROM sessions_1 WHERE rowid > ? ORDER BY rowid"):
+        await connection.executemany(INSERT_SESSION, [session_row(_session_of_1(row)) for row in rows])
+    await connection.execute_fetchall("CREATE INDEX sessions_1_uid ON sessions_1 (uid)")
+    turns = (
+        "SELECT t.rowid, s.owner, s.session_id, s.uid, t.doc FROM turns_1 AS t CROSS JOIN sessions_1 AS s1 USING (uid)"
+        " CROSS JOIN sessions AS s USING (session_id) WHERE t.rowid > ? ORDER BY t.rowid"
     )
+    async for rows in _batches(connection, turns):
+        of_turns = [turn_row(SessionKey(owner_of(row[0]), *row[1:3]), turn_of(row[3:])) for row in rows]
+        await connection.executemany(insert_turns(1), of_turns)
     for table in ("sessions", "turns"):
         await connection.execute_fetchall(f"DROP TABLE {table}_1")
+
+
+async def _batches(connection: aiosqlite.Connection, sql: str) -> AsyncGenerator[Sequence[Sequence[Any]], None]:
+    """Yield the rows of a statement whose parameter is the rowid to go on from, without their rowids."""
+    last = 0
+    while rows := list(await connection.execute_fetchall(f"{sql} LIMIT {_BATCH}", (last,))):
+        last = rows[-1][0]
+        yield [row[1:] for row in rows]
 
 
 def _session_of_1(row: Sequence[Any]) -> Session:
@@ -145,6 +215,7 @@ def _session_of_1(row: Sequence[Any]) -> Session:
         "update_time": from_ms(update_ms),
         "expire_time": optional_time(expire_ms),
         "deleted_at": optional_time(deleted_ms),
+        "look_at": optional_time(deleted_ms or expire_ms),  # too early is soon enough: the purger moves it
         "purging": bool(purging),
         "active": active and active_document(flat, active, ending, parts),
     }

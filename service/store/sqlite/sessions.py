@@ -8,9 +8,11 @@ from service.store.documents import RUNNING
 from service.store.sqlite.connection import SqliteDatabase
 from service.store.sqlite.rows import (
     COLUMNS,
+    INSERT_SESSION,
     KEY,
     duration_ms,
     key_row,
+    labels_column,
     optional_ms,
     session_column,
     session_of,
@@ -18,14 +20,11 @@ from service.store.sqlite.rows import (
     to_ms,
 )
 
-_INSERT: Final = (
-    f"INSERT INTO sessions ({COLUMNS}) VALUES (?{', ?' * COLUMNS.count(',')})"
-    " ON CONFLICT (session_id) DO NOTHING RETURNING 1"
-)
+_INSERT: Final = f"{INSERT_SESSION} ON CONFLICT (session_id) DO NOTHING RETURNING 1"
 _UPDATE: Final = (
-    "UPDATE sessions SET title = ?, doc = ?, expire_time = ?, idle_ttl = ?, idle_since = ?, settings_version = ?,"
-    f" update_time = ?, look_at = ? WHERE {KEY} AND settings_version = ? AND deleted_at IS NULL AND NOT purging"
-    f" RETURNING {COLUMNS}"
+    "UPDATE sessions SET title = ?, labels = ?, doc = ?, expire_time = ?, idle_ttl = ?, idle_since = ?,"
+    f" settings_version = ?, update_time = ?, look_at = ? WHERE {KEY} AND settings_version = ? AND deleted_at IS NULL"
+    f" AND NOT purging RETURNING {COLUMNS}"
 )
 _DELETE: Final = (
     "UPDATE sessions SET deleted_at = ?, look_at = ?,"
@@ -50,6 +49,7 @@ class SqliteSessions(SqliteDatabase):
         """Set the settings of `changed`: if their version is as in `session`, and it is neither deleted nor purging."""
         new = (
             changed.title,
+            labels_column(changed),
             session_column(changed),
             optional_ms(changed.expire_time),
             duration_ms(changed.idle_ttl),

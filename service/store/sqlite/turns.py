@@ -13,6 +13,7 @@ from service.store.sqlite.rows import (
     COLUMNS_BUT_PARTS,
     KEY,
     active_row,
+    insert_turns,
     key_row,
     owner_column,
     part_line,
@@ -55,11 +56,7 @@ _CANCEL: Final = (
     "UPDATE sessions SET active_cancel = 1"
     f" WHERE {KEY} AND active_turn_id = ? AND active_state = '{RUNNING}' RETURNING 1"
 )
-_ARCHIVE: Final = (
-    "INSERT INTO turns (uid, first_seq, turn_id, request_key, owner, session_id, create_time, doc)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT DO NOTHING RETURNING 1"
-)
+_ARCHIVE: Final = insert_turns(1)
 _TURN_BY_REQUEST: Final = "SELECT doc FROM turns WHERE uid = ? AND request_key = ? AND owner = ?"
 _TURN_BY_ID: Final = "SELECT doc FROM turns WHERE uid = ? AND turn_id = ? AND owner = ?"
 _TURNS: Final = (

@@ -2743,7 +2743,7 @@ type ImportSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id for the session; empty takes the one in the file. Of the first request only.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// A piece of the file.
+	// A piece of the file. In the first request, `content_type` must be `application/x-ndjson`.
 	File          *httpbody.HttpBody `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2883,11 +2883,11 @@ type Erasure struct {
 	ErasureId string `protobuf:"bytes,1,opt,name=erasure_id,json=erasureId,proto3" json:"erasure_id,omitempty"`
 	// How it stands.
 	State Erasure_State `protobuf:"varint,2,opt,name=state,proto3,enum=chatsession.v1.Erasure_State" json:"state,omitempty"`
-	// How many sessions there were when it began.
+	// How many sessions there were when it began, deleted and expired ones among them.
 	SessionsTotal int32 `protobuf:"varint,3,opt,name=sessions_total,json=sessionsTotal,proto3" json:"sessions_total,omitempty"`
 	// How many of them are erased.
 	SessionsErased int32 `protobuf:"varint,4,opt,name=sessions_erased,json=sessionsErased,proto3" json:"sessions_erased,omitempty"`
-	// How many turns are erased.
+	// How many of their ended turns are erased.
 	TurnsErased int32 `protobuf:"varint,5,opt,name=turns_erased,json=turnsErased,proto3" json:"turns_erased,omitempty"`
 	// When it began. Sessions that were created later are not touched.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
@@ -3249,7 +3249,7 @@ const file_chatsession_v1_chat_session_proto_rawDesc = "" +
 	"\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bCONTINUE\x10\x01\x12\n" +
 	"\n" +
-	"\x06CANCEL\x10\x022\xe9\x10\n" +
+	"\x06CANCEL\x10\x022\x8c\x11\n" +
 	"\x12ChatSessionService\x12\x90\x01\n" +
 	"\rCreateSession\x12$.chatsession.v1.CreateSessionRequest\x1a%.chatsession.v1.CreateSessionResponse\"2\x82\xd3\xe4\x93\x02,:\asessionZ\x17:\asession\"\f/v1/sessions\"\b/session\x12k\n" +
 	"\n" +
@@ -3268,8 +3268,8 @@ const file_chatsession_v1_chat_session_proto_rawDesc = "" +
 	"GetHistory\x12!.chatsession.v1.GetHistoryRequest\x1a\".chatsession.v1.GetHistoryResponse\"K\x82\xd3\xe4\x93\x02EZ$\x12\"/v1/sessions/{session_id}/messages\x12\x1d/session/{session_id}/history\x12\x81\x01\n" +
 	"\x0fUndeleteSession\x12&.chatsession.v1.UndeleteSessionRequest\x1a\x17.chatsession.v1.Session\"-\x82\xd3\xe4\x93\x02':\x01*\"\"/v1/sessions/{session_id}:undelete\x12|\n" +
 	"\x0eSearchMessages\x12%.chatsession.v1.SearchMessagesRequest\x1a&.chatsession.v1.SearchMessagesResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/messages:search\x12w\n" +
-	"\rExportSession\x12$.chatsession.v1.ExportSessionRequest\x1a\x14.google.api.HttpBody\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/sessions/{session_id}:export0\x01\x12P\n" +
-	"\rImportSession\x12$.chatsession.v1.ImportSessionRequest\x1a\x17.chatsession.v1.Session(\x01\x12d\n" +
+	"\rExportSession\x12$.chatsession.v1.ExportSessionRequest\x1a\x14.google.api.HttpBody\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/sessions/{session_id}:export0\x01\x12s\n" +
+	"\rImportSession\x12$.chatsession.v1.ImportSessionRequest\x1a\x17.chatsession.v1.Session\"!\x82\xd3\xe4\x93\x02\x1b:\x04file\"\x13/v1/sessions:import(\x01\x12d\n" +
 	"\n" +
 	"EraseOwner\x12!.chatsession.v1.EraseOwnerRequest\x1a\x17.chatsession.v1.Erasure\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/v1/owner:erase\x12k\n" +
 	"\n" +

@@ -124,7 +124,10 @@ type ChatSessionServiceClient interface {
 	ExportSession(ctx context.Context, in *ExportSessionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[httpbody.HttpBody], error)
 	// Makes a session of the caller's of a file that ExportSession wrote. It appears whole or not at all.
 	//
-	// Over gRPC the first request names the session, and each carries a piece of the file.
+	// Over gRPC the first request names the session, and each carries a piece of the file. Over REST the body is the file,
+	// with `Content-Type: application/x-ndjson`. It may have 64 MiB, unless the server's settings say otherwise.
+	// Times are those of the file, but idle time counts from now, an end that has passed is left out, and one that is
+	// later than the server allows is moved. A repeat of an import that went well is refused with SESSION_EXISTS.
 	// Errors: INVALID_FIELD, INVALID_IMPORT, SESSION_EXISTS.
 	ImportSession(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportSessionRequest, Session], error)
 	// Begins to erase all sessions that the caller has now, deleted and expired ones too: for good, at once, with no way
@@ -425,7 +428,10 @@ type ChatSessionServiceServer interface {
 	ExportSession(*ExportSessionRequest, grpc.ServerStreamingServer[httpbody.HttpBody]) error
 	// Makes a session of the caller's of a file that ExportSession wrote. It appears whole or not at all.
 	//
-	// Over gRPC the first request names the session, and each carries a piece of the file.
+	// Over gRPC the first request names the session, and each carries a piece of the file. Over REST the body is the file,
+	// with `Content-Type: application/x-ndjson`. It may have 64 MiB, unless the server's settings say otherwise.
+	// Times are those of the file, but idle time counts from now, an end that has passed is left out, and one that is
+	// later than the server allows is moved. A repeat of an import that went well is refused with SESSION_EXISTS.
 	// Errors: INVALID_FIELD, INVALID_IMPORT, SESSION_EXISTS.
 	ImportSession(grpc.ClientStreamingServer[ImportSessionRequest, Session]) error
 	// Begins to erase all sessions that the caller has now, deleted and expired ones too: for good, at once, with no way

@@ -285,7 +285,10 @@ class ChatSessionServiceServicer(object):
     def ImportSession(self, request_iterator, context):
         """Makes a session of the caller's of a file that ExportSession wrote. It appears whole or not at all.
 
-        Over gRPC the first request names the session, and each carries a piece of the file.
+        Over gRPC the first request names the session, and each carries a piece of the file. Over REST the body is the file,
+        with `Content-Type: application/x-ndjson`. It may have 64 MiB, unless the server's settings say otherwise.
+        Times are those of the file, but idle time counts from now, an end that has passed is left out, and one that is
+        later than the server allows is moved. A repeat of an import that went well is refused with SESSION_EXISTS.
         Errors: INVALID_FIELD, INVALID_IMPORT, SESSION_EXISTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

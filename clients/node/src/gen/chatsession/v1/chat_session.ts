@@ -597,7 +597,7 @@ export interface ExportSessionRequest {
 export interface ImportSessionRequest {
   /** Id for the session; empty takes the one in the file. Of the first request only. */
   sessionId: string;
-  /** A piece of the file. */
+  /** A piece of the file. In the first request, `content_type` must be `application/x-ndjson`. */
   file: HttpBody | undefined;
 }
 
@@ -617,11 +617,11 @@ export interface Erasure {
   erasureId: string;
   /** How it stands. */
   state: Erasure_State;
-  /** How many sessions there were when it began. */
+  /** How many sessions there were when it began, deleted and expired ones among them. */
   sessionsTotal: number;
   /** How many of them are erased. */
   sessionsErased: number;
-  /** How many turns are erased. */
+  /** How many of their ended turns are erased. */
   turnsErased: number;
   /** When it began. Sessions that were created later are not touched. */
   createTime:
@@ -4180,7 +4180,10 @@ export const ChatSessionServiceService = {
   /**
    * Makes a session of the caller's of a file that ExportSession wrote. It appears whole or not at all.
    *
-   * Over gRPC the first request names the session, and each carries a piece of the file.
+   * Over gRPC the first request names the session, and each carries a piece of the file. Over REST the body is the file,
+   * with `Content-Type: application/x-ndjson`. It may have 64 MiB, unless the server's settings say otherwise.
+   * Times are those of the file, but idle time counts from now, an end that has passed is left out, and one that is
+   * later than the server allows is moved. A repeat of an import that went well is refused with SESSION_EXISTS.
    * Errors: INVALID_FIELD, INVALID_IMPORT, SESSION_EXISTS.
    */
   importSession: {
@@ -4308,7 +4311,10 @@ export interface ChatSessionServiceServer extends UntypedServiceImplementation {
   /**
    * Makes a session of the caller's of a file that ExportSession wrote. It appears whole or not at all.
    *
-   * Over gRPC the first request names the session, and each carries a piece of the file.
+   * Over gRPC the first request names the session, and each carries a piece of the file. Over REST the body is the file,
+   * with `Content-Type: application/x-ndjson`. It may have 64 MiB, unless the server's settings say otherwise.
+   * Times are those of the file, but idle time counts from now, an end that has passed is left out, and one that is
+   * later than the server allows is moved. A repeat of an import that went well is refused with SESSION_EXISTS.
    * Errors: INVALID_FIELD, INVALID_IMPORT, SESSION_EXISTS.
    */
   importSession: handleClientStreamingCall<ImportSessionRequest, Session>;
@@ -4578,7 +4584,10 @@ export interface ChatSessionServiceClient extends Client {
   /**
    * Makes a session of the caller's of a file that ExportSession wrote. It appears whole or not at all.
    *
-   * Over gRPC the first request names the session, and each carries a piece of the file.
+   * Over gRPC the first request names the session, and each carries a piece of the file. Over REST the body is the file,
+   * with `Content-Type: application/x-ndjson`. It may have 64 MiB, unless the server's settings say otherwise.
+   * Times are those of the file, but idle time counts from now, an end that has passed is left out, and one that is
+   * later than the server allows is moved. A repeat of an import that went well is refused with SESSION_EXISTS.
    * Errors: INVALID_FIELD, INVALID_IMPORT, SESSION_EXISTS.
    */
   importSession(

@@ -1,0 +1,128 @@
+"""Lists an owner's sessions in pages. A page costs the same, however many sessions there are (docs/sessions.md)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from service.domain.access import is_expired
+from service.domain.checks import MAX_PAGE_SIZE, check_id
+from service.domain.entities import Principal, Session
+from service.domain.errors import InvalidField
+from service.domain.filters import Filter, parse_filter
+from service.domain.pagetoken import malformed, read_token, write_token
+from service.domain.ports import ListStore
+from service.domain.ranges import Place, SessionRange, TimeField
+
+MAX_PAGE_BYTES: Final = 1_048_576
+MAX_EXAMINED: Final = 2000
+_PAGE_SIZE: Final = 50
+_MAX_BATCH: Final = 250
+_ORDERS: Final[dict[str, tuple[TimeField, bool]]] = {
+    "": ("update_time", True),
+    "update_time": ("update_time", False),
+    "update_time asc": ("update_time", False),
+    "update_time desc": ("update_time", True),
+    "create_time": ("create_time", False),
+    "create_time asc": ("create_time", False),
+    "create_time desc": ("create_time", True),
+}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """What a caller asks of a list, as in the contract. page_size 0 = 50."""
+
+    page_size: int = 0
+    page_token: str = ""
+    filter: str = ""
+    order_by: str = ""
+    show_deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """Sessions in the order asked for. An empty token = nothing follows."""
+
+    sessions: Sequence[Session]
+    next_page_token: str
+
+
+class SessionLister:
+    """Lists sessions."""
+
+    def __init__(self, store: ListStore, *, now: Callable[[], datetime]) -> None:
+        self._store = store
+        self._now = now
+
+    async def page(self, principal: Principal, query: ListQuery) -> SessionPage:
+        """Return one page; raises InvalidField or StoreUnavailable."""
+        if query.page_size < 0:
+            raise InvalidField("page_size", "must not be negative")
+        limit = min(query.page_size, MAX_PAGE_SIZE) or _PAGE_SIZE
+        time_field, newest_first = _read_order(query.order_by)
+        wanted = parse_filter(query.filter)
+        whole = SessionRange(time_field, newest_first, *wanted.bounds(time_field), wanted.label())
+        bound = (principal.tenant, principal.subject, "sessions", query.filter, query.order_by, query.show_deleted)
+        if query.page_token:
+            whole = whole.after(_read_place(query.page_token, bound))
+        sessions, last = await self._collect(principal, whole, wanted, query.show_deleted, limit)
+        return SessionPage(sessions, write_token(bound, _fields(last)) if last else "")
+
+    async def _collect(
+        self, principal: Principal, rest: SessionRange, wanted: Filter, show_deleted: bool, limit: int
+    ) -> tuple[list[Session], Place | None]:
+        """Return the sessions of a page, and the place of the last one that was looked at unless nothing follows."""
+        now = self._now()
+        found: list[Session] = []
+        size_bytes = examined = 0
+        last: Place | None = None
+        batch = min(limit + 1, _MAX_BATCH)
+        while examined < MAX_EXAMINED:
+            sessions = await self._store.list_sessions(principal, rest, batch)
+            for session in sessions:
+                if _is_there(session, now, show_deleted) and wanted.matches(session):
+                    size_bytes += _size(session)
+                    if found and (len(found) == limit or size_bytes > MAX_PAGE_BYTES):
+                        return found, last
+                    found.append(session)
+                last = rest.place_of(session)
+            if len(sessions) < batch:
+                return found, None
+            examined += len(sessions)
+            rest = rest.after(rest.place_of(sessions[-1]))
+            batch = min(2 * batch, _MAX_BATCH)
+        return found, last
+
+
+def _is_there(session: Session, now: datetime, show_deleted: bool) -> bool:
+    is_hidden = session.purging or (session.deleted_at is not None and not show_deleted)
+    return not is_hidden and not is_expired(session, now)
+
+
+def _size(session: Session) -> int:
+    texts = (session.title, session.instructions, *session.labels, *session.labels.values())
+    return sum(len(text.encode()) for text in texts)
+
+
+def _read_order(order_by: str) -> tuple[TimeField, bool]:
+    """Return the time to order by, and whether the newest is first."""
+    order = _ORDERS.get(" ".join(order_by.split()))
+    if order is None:
+        raise InvalidField("order_by", "must be `update_time` or `create_time`, with or without `desc`")
+    return order
+
+
+def _fields(place: Place) -> tuple[int, str]:
+    return (place.time - _EPOCH) // _MILLISECOND, place.session_id
+
+
+def _read_place(token: str, bound: Sequence[object]) -> Place:
+    ms, session_id = read_token(token, bound, (int, str))
+    try:
+        check_id("page_token", session_id)
+        return Place(_EPOCH + ms * _MILLISECOND, session_id)
+    except (InvalidField, OverflowError):
+        raise malformed() from None

@@ -1,0 +1,50 @@
+"""Words of texts, as searches compare them: in any case, with or without accents, of any script.
+
+A word is a run of letters and digits. Of scripts that put no blanks between words, each character is a word, so that
+any piece of such a text is found as a phrase.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+_MARKS: Final = "".join(c for c in map(chr, range(0x300, 0x1E95B)) if unicodedata.category(c)[0] == "M")
+# Accents and points of European scripts, Hebrew and Arabic. Marks of other scripts make letters of their own.
+_ACCENTS: Final = (
+    (0x300, 0x370), (0x483, 0x48A), (0x591, 0x5C8), (0x610, 0x61B), (0x64B, 0x660), (0x670, 0x671), (0x6D6, 0x6EE),
+    (0x1AB0, 0x1B00), (0x1DC0, 0x1E00), (0x20D0, 0x2100), (0xFE20, 0xFE30),
+)  # fmt: skip
+_NO_ACCENTS: Final = {c: None for first, end in _ACCENTS for c in range(first, end) if chr(c) in _MARKS}
+# Thai and Lao, Myanmar, Khmer, kana, Han, Hangul.
+_ALONE: Final = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_WORD: Final = re.compile(rf"[{_ALONE}][{_MARKS}]*|[^\W_{_ALONE}](?:[^\W_{_ALONE}]|[{_MARKS}])*")
+
+
+class Word(NamedTuple):
+    """A word as it is compared, and where it stands in its text."""
+
+    text: str
+    start: int
+    end: int
+
+
+def words(text: str) -> Iterator[Word]:
+    """Yield the words of a text in order."""
+    for match in _WORD.finditer(text):
+        if word := _fold(match[0]):
+            yield Word(word, match.start(), match.end())
+
+
+def word_texts(text: str) -> list[str]:
+    """Return the words of a text in order, as they are compared."""
+    return list(filter(None, map(_fold, _WORD.findall(text))))
+
+
+def _fold(word: str) -> str:
+    if word.isascii():
+        return word.lower()
+    return unicodedata.normalize("NFD", word).casefold().translate(_NO_ACCENTS)

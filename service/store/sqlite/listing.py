@@ -1,0 +1,46 @@
+"""Lists of sessions, read along an index."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from service.domain.entities import Principal, Session
+from service.domain.ranges import SessionRange
+from service.store.documents import RUNNING, label_entry
+from service.store.sqlite.connection import SqliteDatabase
+from service.store.sqlite.rows import COLUMNS, owner_column, session_of, to_json, to_ms
+
+# The newest turn only while it runs, and without its texts.
+_LISTED: Final = COLUMNS.replace(
+    " active, active_ending, active_parts",
+    f" CASE WHEN active_state = '{RUNNING}' THEN json_set(active, '$.user_text', '') END, NULL, ''",
+)
+_BETWEEN: Final = "({0}, {1}) > (?, ?) AND ({0}, {1}) < (?, ?) ORDER BY {0} {2}, {1} {2} LIMIT ?"
+_BY_ID: Final = f"SELECT {_LISTED} FROM sessions WHERE session_id IN (SELECT value FROM json_each(?)) AND owner = ?"
+
+
+class SqliteListing(SqliteDatabase):
+    """A ListStore."""
+
+    async def list_sessions(self, owner: Principal, wanted: SessionRange, limit: int) -> Sequence[Session]:
+        """Return the first sessions of a range, at most `limit`."""
+        label = (label_entry(wanted.label),) if wanted.label else ()
+        bounds = (to_ms(wanted.low.time), wanted.low.session_id, to_ms(wanted.high.time), wanted.high.session_id)
+        rows = await self._read(list_statement(wanted), (owner_column(owner), *label, *bounds, limit))
+        return [session_of(row) for row in rows]
+
+    async def listed_sessions(self, owner: Principal, session_ids: Sequence[str]) -> Sequence[Session]:
+        """Return those of these sessions that are there."""
+        rows = await self._read(_BY_ID, (to_json(session_ids), owner_column(owner)))
+        return [session_of(row) for row in rows]
+
+
+def list_statement(wanted: SessionRange) -> str:
+    """Return the statement that reads a range. Parameters: owner, entry of the label if there is one, bounds, limit."""
+    order = "DESC" if wanted.newest_first else "ASC"
+    if not wanted.label:
+        between = _BETWEEN.format(wanted.time_field, "session_id", order)
+        return f"SELECT {_LISTED} FROM sessions WHERE owner = ? AND {between}"
+    return (
+        f"SELECT {_LISTED} FROM labels_by_{wanted.time_field} CROSS JOIN sessions ON session_id = id"
+        f" WHERE whose = ? AND label = ? AND {_BETWEEN.format('time', 'id', order)}"
+    )
