@@ -62,9 +62,11 @@ def _tell(result: Result, name: str, outcome: RushOutcome, used_s: float, peak_p
             p50_ms=percentile(outcome.answered_ms, 0.5),
             p99_ms=percentile(outcome.answered_ms, 0.99),
             errors=len(outcome.errors),
-            note=f"{refused} refused, {outcome.timed_out} timed out in {outcome.wall_s:.1f} s",
+            note=f"{refused} refused, {outcome.timed_out} timed out in {outcome.wall_s:.1f} s; "
+            f"load generator: {outcome.cpu_s / outcome.wall_s:.0%} of a core",
         )
     )
+    result.notes += sorted(set(outcome.errors))[:2]
     result.bars += [
         Bar(f"{name}: goodput against peak", answered / outcome.wall_s / peak_per_s, 0.8, at_least=True),
         Bar(f"{name}: refusals, p99", percentile(outcome.refused_ms, 0.99), 50.0, unit="ms"),
