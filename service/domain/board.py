@@ -49,6 +49,11 @@ class TurnBoard:
         """All runners."""
         return list(self._runners.values())
 
+    @property
+    def running(self) -> int:
+        """How many turns run here."""
+        return len(self._runners)
+
     def remove_runner(self, runner: TurnRunner) -> None:
         """A turn runs here no more; if it did not end here it goes on elsewhere, and so do those who watch it."""
         live, key = runner.live, (runner.lease.uid, runner.lease.turn_id)
