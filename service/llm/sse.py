@@ -50,6 +50,8 @@ class EventReader:
         if not data:
             return []
         self._after_cr = data.endswith(b"\r")
+        if self._is_one_event(data):
+            return [data[6:-2]]
         lines = data.splitlines()
         if self._unfinished:
             first = lines[0]
@@ -64,6 +66,18 @@ class EventReader:
             self._unfinished_bytes += len(last)
             self._check(self._unfinished_bytes)
         return self._events(lines)
+
+    def _is_one_event(self, data: bytes) -> bool:
+        """Whether these bytes are a single event and nothing else, as they mostly come."""
+        return (
+            data.startswith(b"data: ")
+            and data.endswith(b"\n\n")
+            and data.count(b"\n") == 2
+            and b"\r" not in data
+            and 8 < len(data) <= self._max_event_bytes
+            and not self._unfinished
+            and not self._data
+        )
 
     def flush(self) -> list[bytes]:
         """Return the event that the end of the stream leaves open: some servers end without the last empty line."""
