@@ -3,9 +3,11 @@
 import argparse
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from benchmarks import cases, report
+from benchmarks.compare import Result
 from benchmarks.lab import Lab, Size
 from benchmarks.registry import CASES, QUICK
 from benchmarks.venvs import NotInstalledError
@@ -16,13 +18,14 @@ _QUICK = Size(rounds=2, scale=0.25)
 
 
 def main() -> int:
-    """Return the exit code: 0, whether or not the bars are met; the table tells that."""
+    """Return the exit code: 0, whether or not the bars are met, which the table tells; 1 if a comparison failed."""
     assert cases
     arguments = _arguments()
     base = _QUICK if arguments.quick else _FULL
     size = Size(arguments.rounds or base.rounds, base.scale)
     started = time.monotonic()
-    results = {}
+    results: dict[str, list[Result]] = {}
+    failed: list[str] = []
     with Lab(size) as lab:
         for name in arguments.only or (QUICK if arguments.quick else CASES):
             print(f"\n{name}: {CASES[name].__doc__}", flush=True)
@@ -30,8 +33,13 @@ def main() -> int:
             try:
                 results[name] = CASES[name](lab)
             except NotInstalledError as exc:
-                print(f"  SKIPPED: {exc}", flush=True)
-                continue
+                results[name] = [Result("SKIPPED", notes=[f"SKIPPED: {exc}"])]
+            except Exception as exc:
+                # The others are worth their time all the same.
+                traceback.print_exc()
+                failed.append(name)
+                lab.keep_logs()
+                results[name] = [Result("FAILED", notes=[f"FAILED: {exc}"[:500]])]
             finally:
                 lab.stop_servers()
             for result in results[name]:
@@ -46,7 +54,7 @@ def main() -> int:
         (folder / "latest.md").write_text(report.to_markdown(results, how))
         (folder / "latest.json").write_text(report.to_json(results, how))
         print(f"\nwritten to {folder}")
-    return 0
+    return 1 if failed else 0
 
 
 def _arguments() -> argparse.Namespace:

@@ -52,6 +52,7 @@ class Lab:
         self.size = size
         self._opened = ExitStack()
         self._servers = ExitStack()
+        self._keeps_logs = False
 
     def __enter__(self) -> Self:
         processes.allow_many_files()
@@ -65,10 +66,14 @@ class Lab:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self.stop_servers()
         self._opened.close()
-        if exc is None:
+        if exc is None and not self._keeps_logs:
             shutil.rmtree(self.folder)
         else:
             print(f"the logs of the servers are in {self.folder}", file=sys.stderr)
+
+    def keep_logs(self) -> None:
+        """Leave the servers' logs behind, to see why something failed."""
+        self._keeps_logs = True
 
     def keep(self, server: Server) -> Server:
         """Stop a server at the end of the comparison."""

@@ -39,12 +39,6 @@ class Load:
         self._process.start()
         theirs.close()
 
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self._process.pid
-        return self._process.pid
-
     def run(self, plan: Any) -> Any:
         """Carry a plan out and return what came of it."""
         self._pipe.send(plan)
@@ -117,13 +111,13 @@ class _Sender:
     def _caller(self, plan: Plan, lane: int, outcome: Outcome) -> Caller:
         match plan.kind:
             case Kind.UNARY:
-                return _unary(self._channel(plan.target, lane % plan.connections), outcome)
+                return _unary(self._channel(plan.target, lane % plan.connections))
             case Kind.STREAM:
                 return _stream(self._channel(plan.target, lane % plan.connections), outcome)
             case Kind.SSE:
                 return _sse(self._http(), plan.target, outcome)
-            case Kind.POST | Kind.GET:
-                return _http(self._http(), plan, outcome)
+            case Kind.POST:
+                return _post(self._http(), plan.target)
 
     async def _forget(self, target: str) -> None:
         for key in [key for key in self._channels if key[0] == target]:
@@ -174,13 +168,12 @@ async def _make(call: Caller, each: Call, outcome: Outcome) -> None:
         outcome.latencies_ms.append((time.perf_counter() - started) * 1000)
 
 
-def _unary(channel: grpc.aio.Channel, outcome: Outcome) -> Caller:
+def _unary(channel: grpc.aio.Channel) -> Caller:
     methods: dict[str, Any] = {}
 
     async def call(path: str, body: bytes) -> None:
         method = methods.get(path) or methods.setdefault(path, channel.unary_unary(path))
         await method(body, timeout=_TIMEOUT_S)
-        outcome.messages += 1
 
     return call
 
@@ -192,7 +185,6 @@ def _stream(channel: grpc.aio.Channel, outcome: Outcome) -> Caller:
         method = methods.get(path) or methods.setdefault(path, channel.unary_stream(path))
         started, has_text = time.perf_counter(), False
         async for message in method(body, timeout=_TIMEOUT_S):
-            outcome.messages += 1
             if not has_text and pb.TurnEvent.FromString(message).WhichOneof("event") == "delta":
                 has_text = True
                 outcome.first_ms.append((time.perf_counter() - started) * 1000)
@@ -205,7 +197,6 @@ def _sse(session: aiohttp.ClientSession, url: str, outcome: Outcome) -> Caller:
         started, has_text = time.perf_counter(), False
         async with session.post(url + path, data=body) as response:
             async for data in response.content.iter_any():
-                outcome.messages += 1
                 if not has_text and b'"delta":{"content":"' in data:
                     has_text = True
                     outcome.first_ms.append((time.perf_counter() - started) * 1000)
@@ -213,14 +204,11 @@ def _sse(session: aiohttp.ClientSession, url: str, outcome: Outcome) -> Caller:
     return call
 
 
-def _http(session: aiohttp.ClientSession, plan: Plan, outcome: Outcome) -> Caller:
-    method = "GET" if plan.kind is Kind.GET else "POST"
-
+def _post(session: aiohttp.ClientSession, url: str) -> Caller:
     async def call(path: str, body: bytes) -> None:
-        async with session.request(method, plan.target + path, data=body or None) as response:
+        async with session.post(url + path, data=body) as response:
             text = await response.read()
             if response.status != 200:
                 raise aiohttp.ClientError(f"{response.status} {text[:300]!r}")
-        outcome.messages += 1
 
     return call

@@ -2,11 +2,13 @@
 
 import os
 import statistics
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+# How Linux makes a clock's number of a process id (man 3 clock_getcpuclockid).
+_PROCESS_CLOCK = 2
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1024 * 1024
 
@@ -39,10 +41,11 @@ class Sample:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the user and system time that a process has used, all its threads; of its children nothing."""
-    # The name, in brackets, may hold spaces.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    """Return the user and system time that a process has used, all its threads; of its children nothing.
+
+    It is the sum that /proc/PID/stat tells in hundredths of a second, by the clock that Linux keeps for each process.
+    """
+    return time.clock_gettime(~pid << 3 | _PROCESS_CLOCK)
 
 
 def rss_mib(pid: int) -> float:

@@ -14,7 +14,6 @@ class Kind(Enum):
     UNARY = "gRPC"
     STREAM = "gRPC server stream"
     POST = "HTTP POST of JSON"
-    GET = "HTTP GET"
     SSE = "HTTP POST answered by a provider's events"
 
 
@@ -48,7 +47,7 @@ class OpenCrowd:
 
 @dataclass(frozen=True)
 class EndCrowd:
-    """Leave all those streams. The outcome tells how many messages came, and each stream that had ended by itself."""
+    """Leave all those streams. The outcome tells each that had ended by itself."""
 
 
 @dataclass(frozen=True)
@@ -90,5 +89,4 @@ class Outcome:
     cpu_s: float = 0.0
     latencies_ms: list[float] = field(default_factory=list)
     first_ms: list[float] = field(default_factory=list)
-    messages: int = 0
     errors: list[str] = field(default_factory=list)

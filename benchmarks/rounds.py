@@ -61,9 +61,11 @@ class Turns:
         count = self._sessions if number >= 0 else max(1, self._sessions // 4)
         sessions = self._insert(self._database, count, before)
         if self._warm:
-            self._lab.warm(self._plan(sessions, each=1))
+            self._lab.warm(self._plan(sessions, each=1, **self._settings))
+        # A caller keeps its connection.
+        settings = {**self._settings, "fresh": False}
         servers = [self._server, self._front] if self._front else [self._server]
-        return self._lab.sample(self._plan(sessions, each=self._each, start=1, **self._settings), *servers)
+        return self._lab.sample(self._plan(sessions, each=self._each, start=1, **settings), *servers)
 
     def _plan(self, sessions: list[str], **settings: Any) -> Plan:
         door = self._front or self._server

@@ -52,7 +52,10 @@ async def _client(method: Any, call: Call, plan: Rush, until: float, outcome: Ru
     await asyncio.sleep(chance.random() * plan.think_s)
     while time.perf_counter() < until:
         delay_s = await _once(method, call, plan.timeout_s, outcome)
-        await asyncio.sleep(plan.think_s if delay_s is None else delay_s)
+        pause_s = plan.think_s if delay_s is None else delay_s
+        if time.perf_counter() + pause_s > until:
+            return
+        await asyncio.sleep(pause_s)
 
 
 async def _once(method: Any, call: Call, timeout_s: float, outcome: RushOutcome) -> float | None:

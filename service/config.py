@@ -129,6 +129,9 @@ class Config(BaseSettings):
     max_waiting: int = Field(
         256, ge=1, le=100_000, description="most callers that wait for one busy session, a process"
     )
+    max_turns: int = Field(
+        20_000, ge=1, le=1_000_000, description="most turns that run at once, a process; about 40 KiB each"
+    )
     stop_grace_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = Field(
         30.0, description="time for running turns to end at SIGTERM or SIGINT; the rest is handed over"
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -19,6 +20,7 @@ from service.domain.erasing import Eraser
 from service.domain.exporting import Exporter
 from service.domain.history import History
 from service.domain.importing import Importer
+from service.domain.lag import LagWatch
 from service.domain.lifetime import Lifetimes
 from service.domain.log import Log
 from service.domain.ports import ChatModel, SessionStore
@@ -36,6 +38,7 @@ from service.rpc.constraints import CONSTRAINTS
 from service.rpc.health import Readiness
 from service.rpc.inprocess import InProcessInvoker
 from service.rpc.pipeline import SERVICE_NAME, CallLimits, Handlers, build_handlers
+from service.rpc.probe import Probe
 from service.rpc.server import build_server
 from service.rpc.servicer import UNSERVED, ChatSessionServicer
 from service.rpc.status import DOMAIN
@@ -43,6 +46,8 @@ from service.rpc.status import DOMAIN
 _CONTRACT = Path(__file__).parent / "rpc" / "contract.binpb"
 # For calls that have their answer, to get it out. Health watches last until then.
 _LAST_CALLS_S = 2.0
+# Calls, open at once, beyond those of the turns that run: watchers, reads, health.
+_FURTHER_CALLS = 20_000
 _TOKENS_PER_MIB = 1024 * 1024 // 3
 
 
@@ -100,8 +105,10 @@ class Service:
                 heartbeat_s=config.heartbeat_seconds,
                 max_waiting=config.max_waiting,
             ),
+            max_turns=config.max_turns,
             now=utc_now,
             new_id=_new_id,
+            clock=time.monotonic,
             log=self._log,
         )
         self._readiness = Readiness(store.ping, log=self._log)
@@ -140,6 +147,7 @@ class Service:
         await self._serve_grpc(handlers)
         await self._serve_http(handlers)
         self._background.start(self._readiness.run())
+        self._background.start(LagWatch(self._log).run())
         self._background.start(self._turns.reaper.run())
         self._background.start(purger.run())
         self._background.start(eraser.run())
@@ -211,13 +219,29 @@ class Service:
             self._log.exception("the model's SDK could not be loaded")
 
     async def _serve_grpc(self, handlers: Handlers) -> None:
-        self._server = build_server(handlers, self._readiness.servicer, reuse_port=self._reuse_port)
+        self._server = build_server(
+            handlers,
+            self._readiness.servicer,
+            reuse_port=self._reuse_port,
+            max_calls=self._config.max_turns + _FURTHER_CALLS,
+        )
         try:
             self.grpc_port = self._server.add_insecure_port(self._config.grpc_address)
         except RuntimeError as exc:
             raise StartError(f"GRPC_ADDRESS: cannot listen on {self._config.grpc_address}") from exc
+        await self._watch_admission()
         await self._server.start()
         self._opened.push_async_callback(self._server.stop, 0)
+
+    async def _watch_admission(self) -> None:
+        """Measure how long callers wait; without it only the bounds hold."""
+        try:
+            probe = Probe(self._server)
+        except RuntimeError as exc:
+            self._log.warning("no overload control: the process cannot call itself", error=str(exc))
+            return
+        self._opened.push_async_callback(probe.close)
+        self._background.start(self._turns.admission.watch(probe))
 
     async def _serve_http(self, handlers: Handlers) -> None:
         config = self._config

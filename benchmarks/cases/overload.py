@@ -18,7 +18,8 @@ def overload(lab: Lab) -> list[Result]:
     """Twice what the server can carry, open loop; ten times, with clients that honour RetryInfo."""
     database = lab.new_database()
     ours = lab.start_service(database.name)
-    peak_of = Turns(lab, ours, database, context_turns=3, ops=480, each=8, lanes=50, connections=16)
+    # Of the same sends: each to a session that the server does not know yet.
+    peak_of = Turns(lab, ours, database, context_turns=1, ops=1200, each=1, warm=False, lanes=50, connections=16)
     peak_of(-1)
     peaks = [peak_of(number) for number in range(2)]
     peak = max(peaks, key=lambda sample: sample.per_s)
@@ -62,9 +63,11 @@ def _tell(result: Result, name: str, outcome: RushOutcome, used_s: float, peak_p
             p50_ms=percentile(outcome.answered_ms, 0.5),
             p99_ms=percentile(outcome.answered_ms, 0.99),
             errors=len(outcome.errors),
-            note=f"{refused} refused, {outcome.timed_out} timed out in {outcome.wall_s:.1f} s",
+            note=f"{refused} refused, {outcome.timed_out} timed out in {outcome.wall_s:.1f} s; "
+            f"load generator: {outcome.cpu_s / outcome.wall_s:.0%} of a core",
         )
     )
+    result.notes += sorted(set(outcome.errors))[:2]
     result.bars += [
         Bar(f"{name}: goodput against peak", answered / outcome.wall_s / peak_per_s, 0.8, at_least=True),
         Bar(f"{name}: refusals, p99", percentile(outcome.refused_ms, 0.99), 50.0, unit="ms"),

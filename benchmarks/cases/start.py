@@ -8,7 +8,7 @@ from benchmarks.lab import Lab
 from benchmarks.measure import median
 from benchmarks.registry import case
 
-_IDLE_S = 4.0
+_IDLE_S = 3.0
 
 
 @case("start", is_quick=True)

@@ -6,6 +6,7 @@ from functools import partial
 from service.domain import deadline
 from service.domain.entities import Active, Session, SessionKey, Turn
 from service.domain.errors import NotFound, SessionNotFound, ShuttingDown, StoreUnavailable, TurnNotFound
+from service.domain.keeper import LeaseKeeper
 from service.domain.live import LiveTurn, Seat, cancels_when_deserted
 from service.domain.ports import TurnStore
 from service.domain.runner import Stop, TurnLimits, TurnRunner
@@ -27,6 +28,7 @@ class TurnBoard:
         self._limits = limits
         self._live: dict[tuple[str, str], LiveTurn] = {}
         self._runners: dict[tuple[str, str], TurnRunner] = {}
+        self._keeper = LeaseKeeper(self.tasks, limits=limits)
 
     # Runners
 
@@ -36,6 +38,7 @@ class TurnBoard:
         if (older := self._runners.get(key)) is not None:
             older.stop(Stop.LEASE_LOST)
         self._runners[key] = runner
+        self._keeper.add(runner)
         if self._is_handing_over:
             runner.stop(Stop.HAND_OVER)
         if cancels_when_deserted(runner.live):
@@ -49,10 +52,16 @@ class TurnBoard:
         """All runners."""
         return list(self._runners.values())
 
+    @property
+    def running(self) -> int:
+        """How many turns run here."""
+        return len(self._runners)
+
     def remove_runner(self, runner: TurnRunner) -> None:
         """A turn runs here no more; if it did not end here it goes on elsewhere, and so do those who watch it."""
         live, key = runner.live, (runner.lease.key.uid, runner.lease.turn_id)
         runner.done()
+        self._keeper.remove(runner)
         if self._runners.get(key) is not runner:
             return  # this process has taken its own turn over meanwhile
         del self._runners[key]

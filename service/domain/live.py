@@ -1,7 +1,7 @@
 """A turn as this process sees it: its text so far, then its ending. Any number of tasks watch, each at its own pace."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -60,11 +60,11 @@ class LiveTurn:
 
     __slots__ = (
         "_callers",
-        "_changed",
         "_error",
         "_on_deserted",
         "_pieces",
         "_text",
+        "_waiting",
         "_watchers",
         "fence",
         "is_followed",
@@ -94,7 +94,7 @@ class LiveTurn:
         self.is_followed = False
         self._text = turn.ending.text if turn.ending else text
         self._pieces: list[str] = []
-        self._changed = asyncio.Event()
+        self._waiting: dict[asyncio.Future[bool], None] = {}
         self._error: Callable[[], ChatError] | None = None
         self._callers = 0
         self._watchers = 0
@@ -111,6 +111,10 @@ class LiveTurn:
             self._text += "".join(self._pieces)
             self._pieces.clear()
         return self._text
+
+    def has_more_than(self, chars: int) -> bool:
+        """Whether the text is longer."""
+        return bool(self._pieces) or len(self._text) > chars
 
     @property
     def ending(self) -> Ending | None:
@@ -159,8 +163,11 @@ class LiveTurn:
 
     def wake(self) -> None:
         """Let everybody who waits look again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self._waiting:
+            waiting, self._waiting = self._waiting, {}
+            for future in waiting:
+                if not future.done():
+                    future.set_result(True)
 
     # Watching
 
@@ -186,61 +193,116 @@ class LiveTurn:
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition holds, looked at again whenever something changes; raises what `fail` was given."""
         while not condition():
-            if self._error is not None:
-                raise self._error()
-            await self._changed.wait()
+            self.raise_error()
+            await self.change(asyncio.get_running_loop().create_future())
 
-    async def events(self, after: Cursor, *, heartbeat_s: float) -> AsyncGenerator[Event, None]:
-        """Yield what comes after a place: text at once and as it comes, `Ended` last.
+    async def change(self, future: "asyncio.Future[bool]") -> bool:
+        """Wait for a future that becomes True at the next change, unless it is given another result before."""
+        self._waiting[future] = None
+        try:
+            return await future
+        finally:
+            self._waiting.pop(future, None)
 
-        Takes all text that has come since the last event as one delta, so that a slow reader costs less, not more.
-        """
-        place = after
-        if place.has_ended:
-            if self.turn.ending is not None and place.fence == self.fence:
-                return
-            place = replace(place, has_ended=False)
-        if place.fence == 0:
-            place = replace(place, fence=self.fence)
-            yield Event(place, Accepted(self.turn))
-        while True:
-            changed = self._changed
-            news = self._news(place)
-            for event in news:
-                place = event.cursor
-                yield event
-            if place.has_ended:
-                return
-            if news:
-                continue
-            if self._error is not None:
-                raise self._error()
-            if not await _set_within(changed, heartbeat_s):
-                yield Event(place, Heartbeat())
+    def raise_error(self) -> None:
+        """Raise what `fail` was given."""
+        if self._error is not None:
+            raise self._error()
 
-    def _news(self, place: Cursor) -> list[Event]:
+    def news(self, place: Cursor) -> list[Event]:
+        """Return what has come after a place: all text as one delta, or a snapshot, and the ending."""
         text, fence = self.text, self.fence
         news = []
         if self.turn.ending is None and place.fence == fence and place.offset > len(text):
             return []  # the owner has shown more than it has saved yet: what comes after that is still to come
         if place.offset > 0 and (place.fence != fence or place.offset > len(text)):
-            place = replace(place, fence=fence, offset=len(text))
+            place = Cursor(place.turn_id, fence, len(text))
             news.append(Event(place, Snapshot(text, self.turn.attempt)))
         elif len(text) > place.offset:
             delta = Delta(text[place.offset :])
-            place = replace(place, fence=fence, offset=len(text))
+            place = Cursor(place.turn_id, fence, len(text))
             news.append(Event(place, delta))
         if self.turn.ending is not None:
             news.append(Event(replace(place, fence=fence, has_ended=True), Ended(self.turn)))
         return news
 
 
-async def _set_within(event: asyncio.Event, timeout_s: float) -> bool:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await event.wait()
-    except TimeoutError:
+class View:
+    """What one viewer sees of a turn, at its own pace. Close it at the end.
+
+    One timer at a time, made anew when it has run out, as a viewer waits far more often than it has waited too long.
+    """
+
+    __slots__ = ("_change", "_due", "_has_begun", "_heartbeat_s", "_live", "_loop", "_place", "_timer", "_until")
+
+    def __init__(self, live: LiveTurn, after: Cursor, *, heartbeat_s: float, until: float | None) -> None:
+        self._live = live
+        self._place = after
+        self._heartbeat_s = heartbeat_s
+        self._until = until
+        self._has_begun = False
+        self._loop = asyncio.get_running_loop()
+        self._change: asyncio.Future[bool] | None = None
+        self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def news(self) -> list[Event]:
+        """Return what comes next, `Ended` last: text at once and as it comes; nothing when all was told.
+
+        Takes all text that has come since as one delta, so that a slow reader costs less, not more.
+        Raises TimeoutError where it would have to wait after `until` (loop time), and what `LiveTurn.fail` was given.
+        """
+        if not self._has_begun:
+            self._has_begun = True
+            if (first := self._first()) is not None:
+                return first
+        if self._place.has_ended:
+            return []
+        while not (news := self._live.news(self._place)):
+            self._live.raise_error()
+            if not await self._wait():
+                return [Event(self._place, Heartbeat())]
+        self._place = news[-1].cursor
+        return news
+
+    def _first(self) -> list[Event] | None:
+        live, place = self._live, self._place
+        if place.has_ended and live.ending is not None and place.fence == live.fence:
+            return []
+        if place.has_ended:
+            place = replace(place, has_ended=False)
+        if place.fence != 0:
+            self._place = place
+            return None
+        self._place = place = replace(place, fence=live.fence)
+        return [Event(place, Accepted(live.turn))]
+
+    async def _wait(self) -> bool:
+        """Wait for a change; False if there is none for long. Raises TimeoutError."""
+        due = self._loop.time() + self._heartbeat_s
+        self._due = due if self._until is None else min(due, self._until)
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._due, self._ring)
+        self._change = self._loop.create_future()
+        if await self._live.change(self._change):
+            return True
+        if self._until is not None and self._loop.time() >= self._until:
+            raise TimeoutError
         return False
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._change is None or self._change.done():
+            return
+        if self._loop.time() < self._due:
+            self._timer = self._loop.call_at(self._due, self._ring)
+        else:
+            self._change.set_result(False)
+
+    def close(self) -> None:
+        """See no more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Seat:

@@ -28,6 +28,7 @@ from service.domain.live import LiveTurn
 from service.domain.log import Log
 from service.domain.ports import ChatModel, ContextMessage, Finish, Lease, ModelRequest, TurnStore
 from service.domain.settle import settle
+from service.domain.tasks import TaskOwner
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ class TurnRunner:
         self._renewed_at = granted_at
         self._stop: Stop | None = None
         self._scope: asyncio.Timeout | None = None
-        self._beats: asyncio.Task[None] | None = None
+        self._saving: asyncio.Task[None] | None = None
+        self._holds_lease = False
         self._done = asyncio.Event()
         self.is_running = True
 
@@ -119,13 +121,13 @@ class TurnRunner:
     async def run(self, context: Sequence[ContextMessage]) -> bool:
         """Answer the turn; True if it ended here and is archived, False if it went to somebody else."""
         with deadline.scope(None):
-            self._beats = self._loop.create_task(self._keep_lease())
+            self._holds_lease = True
             try:
                 ending = await self._answer(context)
             finally:
-                self.is_running = False
-                if self._stop is not Stop.HAND_OVER:
-                    self._beats.cancel()
+                self.is_running = self._holds_lease = False
+                if self._saving is not None and self._stop is not Stop.HAND_OVER:
+                    self._saving.cancel()
             if ending is not None:
                 return await self.end(ending)
             if self._stop is Stop.HAND_OVER:
@@ -206,19 +208,26 @@ class TurnRunner:
 
     # Writes under the lease
 
-    async def _keep_lease(self) -> None:
-        """Save new text and renew the lease every `beat_s`; see a cancel request then. A fast answer costs no write."""
+    def is_due(self, now: float, *, beat_s: float, idle_s: float) -> bool:
+        """Whether the turn was last saved so long ago; idle_s: where there is no new text. A fast answer never is."""
+        age_s = now - self._renewed_at
+        return age_s >= idle_s or (age_s >= beat_s and self.live.has_more_than(self._saved_chars))
+
+    def save(self, tasks: TaskOwner) -> None:
+        """Start to save new text and to renew the lease, if need be; a cancel request is seen then."""
+        if self._holds_lease and self._saving is None and self._stop is None:
+            self._saving = tasks.start(self._save())
+
+    async def _save(self) -> None:
         try:
-            while True:
-                await asyncio.sleep(self._limits.beat_s)
-                if self._stop is not None:
-                    return
+            with deadline.scope(None):
                 if not await self._checkpoint():
                     self.stop(Stop.LEASE_LOST)
-                    return
         except Exception:
             self._log.exception("lease keeper failed", turn_id=self.lease.turn_id)
             self.stop(Stop.LEASE_LOST)
+        finally:
+            self._saving = None
 
     async def _checkpoint(self) -> bool:
         """Write one part, settled before the next; False if the lease is lost."""
@@ -287,8 +296,8 @@ class TurnRunner:
 
     async def _hand_over(self) -> None:
         """Save the rest of the text and give the lease up, so that another process goes on at once."""
-        if self._beats is not None:
-            await asyncio.wait([self._beats])
+        if self._saving is not None:
+            await asyncio.wait([self._saving])
         part = self.live.text[self._saved_chars :]
         try:
             await settle(lambda: self._store.release(self.lease, self._beat, part), patience_s=self._limits.lease_s)

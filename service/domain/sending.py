@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from service.domain import checks, deadline
 from service.domain.access import is_expired, look
+from service.domain.admission import Admission
 from service.domain.board import TurnBoard
 from service.domain.context import ContextBuilder, Past
 from service.domain.entities import (
@@ -81,6 +82,7 @@ class TurnSender:
         recent: RecentSessions,
         board: TurnBoard,
         runners: TurnRunners,
+        admission: Admission,
         *,
         limits: TurnLimits,
         now: Callable[[], datetime],
@@ -91,6 +93,7 @@ class TurnSender:
         self._recent = recent
         self._board = board
         self._runners = runners
+        self._admission = admission
         self._limits = limits
         self._now = now
         self._new_id = new_id
@@ -106,7 +109,11 @@ class TurnSender:
         try:
             command.check()
             async with asyncio.timeout_at(until):
-                return await self._send(command, progress)
+                await self._admission.enter()
+                try:
+                    return await self._send(command, progress)
+                finally:
+                    self._admission.leave()
         except TimeoutError:
             raise progress.expired(command) from None
         except StoreUncertain as exc:
@@ -142,7 +149,8 @@ class TurnSender:
                 busy_with = {"activeTurnId": running.turn.turn_id} if running else {}
                 raise SessionBusy("another turn runs in this session", busy_with)
             if ticket is not None and not ticket.is_front:
-                await ticket.wait_for_front()
+                with self._admission.aside():
+                    await ticket.wait_for_front()
             elif running:
                 if command.on_busy is OnBusy.INTERRUPT:
                     interrupted = running.turn
@@ -235,7 +243,7 @@ class TurnSender:
 
     async def _wait_for_ending(self, session: Session, running: Active) -> None:
         """Wait, as one who wants the session and not the turn, until the turn is over, or this process stops."""
-        with self._board.seat(session, running, is_caller=False) as live:
+        with self._board.seat(session, running, is_caller=False) as live, self._admission.aside():
             await live.wait_until(lambda: live.ending is not None or self._board.is_draining)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime
 
+from service.domain.admission import Admission
 from service.domain.board import TurnBoard
 from service.domain.context import ContextBuilder
 from service.domain.entities import Session
@@ -18,7 +19,10 @@ from service.domain.watching import TurnWatcher
 
 
 class Turns:
-    """The turn engine of one process: `sender` and `watcher` for callers, `reaper` to be run beside them."""
+    """The turn engine of one process: `sender` and `watcher` for callers, `reaper` to be run beside them.
+
+    admission: to be told how long callers wait before they are read.
+    """
 
     def __init__(
         self,
@@ -28,11 +32,16 @@ class Turns:
         context_tokens: int,
         recent_tokens: int,
         limits: TurnLimits,
+        max_turns: int,
         now: Callable[[], datetime],
         new_id: Callable[[], str],
+        clock: Callable[[], float],
         log: Log,
     ) -> None:
-        """context_tokens: budget of the context; recent_tokens: of all sessions kept in memory; estimated tokens."""
+        """context_tokens: budget of the context; recent_tokens: of all sessions kept in memory; estimated tokens.
+
+        max_turns: that run here at once. clock: seconds, to measure spans with.
+        """
         context = ContextBuilder(store, budget_tokens=context_tokens)
         recent = RecentSessions(budget_tokens=recent_tokens)
         board = TurnBoard(store, limits=limits)
@@ -40,7 +49,10 @@ class Turns:
         self._runners = TurnRunners(
             store, model, context, recent, board, limits=limits, now=now, new_id=new_id, log=log
         )
-        self.sender = TurnSender(store, context, recent, board, self._runners, limits=limits, now=now, new_id=new_id)
+        self.admission = Admission(max_turns=max_turns, running=lambda: board.running, clock=clock, log=log)
+        self.sender = TurnSender(
+            store, context, recent, board, self._runners, self.admission, limits=limits, now=now, new_id=new_id
+        )
         self.watcher = TurnWatcher(store, board, limits=limits, now=now)
         self.reaper = Reaper(store, self._runners, board, lease_s=limits.lease_s, log=log)
 

@@ -18,7 +18,7 @@ from service.domain.errors import (
     TurnCancelled,
     turn_failure,
 )
-from service.domain.live import Ended, Event, LiveTurn, Seat
+from service.domain.live import Ended, Event, LiveTurn, Seat, View
 from service.domain.ports import TurnStore
 from service.domain.runner import TurnLimits
 
@@ -55,23 +55,20 @@ class TurnWatcher:
         Ends after `Ended`; then raises the turn's error if it FAILED. Raises ShuttingDown or CallerDeadlineExceeded
         where the turn goes on and the caller should attach again.
         """
-        stream = live.events(after, heartbeat_s=self._limits.heartbeat_s)
+        view = View(live, after, heartbeat_s=self._limits.heartbeat_s, until=deadline.current())
+        event = None
         try:
-            while True:
-                try:
-                    async with asyncio.timeout_at(deadline.current()):
-                        event = await anext(stream, None)
-                except TimeoutError:
-                    raise _late(live, retry) from None
-                except ChatError as exc:
-                    raise exc.of_send(Committed.TRUE, retry, turn_id=live.turn_id) from exc
-                if event is None:
-                    return
-                yield event
-                if isinstance(event.what, Ended) and live.turn.ending and live.turn.ending.failure:
-                    raise error_of(live.turn) or InternalError()
+            while events := await view.news():
+                for event in events:
+                    yield event
+        except TimeoutError:
+            raise _late(live, retry) from None
+        except ChatError as exc:
+            raise exc.of_send(Committed.TRUE, retry, turn_id=live.turn_id) from exc
         finally:
-            await stream.aclose()
+            view.close()
+        if event and isinstance(event.what, Ended) and event.what.turn.ending and event.what.turn.ending.failure:
+            raise error_of(live.turn) or InternalError()
 
     async def attach(
         self, principal: Principal, session_id: str, turn_id: str, after_cursor: str

@@ -99,12 +99,30 @@ class Answer:
 
     def _read(self, raw: bytes, part: str) -> str:
         try:
-            return self._text(orjson.loads(raw), part)
+            completion = orjson.loads(raw)
+            return self._plain_text(completion) or self._text(completion, part)
         except orjson.JSONDecodeError:
             self.fail(invalid("not JSON"))
         except ModelError as fault:
             self.fail(fault)
         return ""
+
+    def _plain_text(self, completion: Any) -> str:
+        """Return the text of an event that brings nothing but text, as most do; none of another event."""
+        try:
+            (choice,) = completion["choices"]
+            text = choice["delta"]["content"]
+            if choice["finish_reason"] or completion["model"] != self.model:
+                return ""
+        except (KeyError, TypeError, ValueError):
+            return ""
+        if type(text) is not str or not text.isascii() or "usage" in completion or "error" in completion:
+            return ""
+        if self._room_bytes < len(text):
+            return ""
+        self._room_bytes -= len(text)
+        self.progress += bool(text)
+        return text
 
     def _text(self, completion: Any, part: str) -> str:
         if not isinstance(completion, dict):

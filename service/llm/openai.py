@@ -46,7 +46,7 @@ class Limits:
     first_token_s: float = 60.0
     silence_s: float = 30.0
     usage_wait_s: float = 2.0
-    max_connections: int = 1000
+    max_connections: int = 20_000
     max_event_bytes: int = 1024 * 1024
     max_answer_bytes: int = 4 * 1024 * 1024
 
@@ -141,6 +141,7 @@ class OpenAIModel:
                 patience.renew(answer)
             yield answer.finish()
         finally:
+            patience.end()
             response.close()
 
     async def _post(self, endpoint: _Endpoint, body: bytes, patience: "_Patience") -> aiohttp.ClientResponse:
@@ -164,12 +165,12 @@ class OpenAIModel:
 
     async def _more(self, response: aiohttp.ClientResponse, answer: Answer, patience: "_Patience") -> str:
         """Wait for more of the answer, and return the text that it brings."""
+        patience.begin(response.content)
         try:
-            async with asyncio.timeout_at(patience.deadline):
-                data = await response.content.readany()
-                is_whole = not (self._streaming and (answer.has_begun or _may_be_events(data)))
-                if is_whole:
-                    data = await _rest(response, data, self._limits.max_answer_bytes)
+            data = await response.content.readany()
+            is_whole = not (self._streaming and (answer.has_begun or _may_be_events(data)))
+            if is_whole:
+                data = await _rest(response, data, self._limits.max_answer_bytes)
         except TimeoutError:
             answer.fail(silence(patience.limit_s))
             return ""
@@ -177,6 +178,8 @@ class OpenAIModel:
             log_text("connection", repr(exc).encode(), self._api_key)
             answer.fail(cut())
             return ""
+        finally:
+            patience.pause()
         text = answer.feed_whole(data) if is_whole else answer.feed(data)
         if answer.fault is not None:
             log_text("answer", data, self._api_key)
@@ -263,23 +266,56 @@ class _Patience:
     """Until when to wait for a provider.
 
     The clock of silence runs only while we wait: what the consumer of a piece takes is not the provider's.
+    One timer at a time, which is made anew when it has run out, and not for each read.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._now = asyncio.get_running_loop().time
+        self._loop = asyncio.get_running_loop()
         self._progress = 0
+        self._awaited: aiohttp.StreamReader | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
         self.limit_s = limits.first_token_s
-        self.deadline = self._now() + self.limit_s
+        self.deadline = self._loop.time() + self.limit_s
+
+    def begin(self, content: aiohttp.StreamReader) -> None:
+        """Wait for this content from now on; reading it raises TimeoutError after the deadline."""
+        self._awaited = content
+        if self._timer is None or self.deadline < self._rings_at:
+            self.end()
+            self._set()
+
+    def pause(self) -> None:
+        """Wait no more, for now."""
+        self._awaited = None
+
+    def end(self) -> None:
+        """Wait no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _set(self) -> None:
+        self._rings_at = self.deadline
+        self._timer = self._loop.call_at(self.deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._awaited is None:
+            return
+        if self._loop.time() < self.deadline:
+            self._set()
+        else:
+            self._awaited.set_exception(TimeoutError())
 
     def renew(self, answer: Answer) -> None:
         """Set the deadline for what may come next."""
         if answer.progress != self._progress:
             self._progress = answer.progress
             self.limit_s = self._limits.silence_s if answer.finish_reason is None else self._limits.usage_wait_s
-            self.deadline = self._now() + self.limit_s
+            self.deadline = self._loop.time() + self.limit_s
         if answer.done or (answer.usage and answer.finish_reason):
-            self.deadline = min(self.deadline, self._now() + _DRAIN_S)
+            self.deadline = min(self.deadline, self._loop.time() + _DRAIN_S)
 
 
 def _may_be_events(start: bytes) -> bool:

@@ -22,12 +22,36 @@ class EventReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the data of the events that these bytes complete, none of it empty; raises EventTooLargeError."""
+        events: list[bytes] = []
+        if not self._is_between_events() and (end := data.find(b"\n\n") + 2) > 1:
+            events = self._feed_lines(data[:end])
+            data = data[end:]
+        if self._is_between_events():
+            end = data.rfind(b"\n\n") + 2
+            if (plain := self._plain_events(data[:end])) is not None:
+                events += plain
+                data = data[end:]
+        return events + self._feed_lines(data)
+
+    def _is_between_events(self) -> bool:
+        return not (self._unfinished or self._data or self._after_cr)
+
+    def _plain_events(self, data: bytes) -> list[bytes] | None:
+        """Return the events of bytes that are nothing but whole `data: ` lines, as providers send them; else None."""
+        if not data.startswith(b"data: ") or b"\r" in data or len(data) > self._max_event_bytes:
+            return None
+        events = data[6:-2].split(b"\n\ndata: ")
+        return events if data.count(b"\n") == 2 * len(events) and all(events) else None
+
+    def _feed_lines(self, data: bytes) -> list[bytes]:
         if self._after_cr and data.startswith(b"\n"):
             data = data[1:]
             self._after_cr = False
         if not data:
             return []
         self._after_cr = data.endswith(b"\r")
+        if self._is_one_event(data):
+            return [data[6:-2]]
         lines = data.splitlines()
         if self._unfinished:
             first = lines[0]
@@ -42,6 +66,18 @@ class EventReader:
             self._unfinished_bytes += len(last)
             self._check(self._unfinished_bytes)
         return self._events(lines)
+
+    def _is_one_event(self, data: bytes) -> bool:
+        """Whether these bytes are a single event and nothing else, as they mostly come."""
+        return (
+            data.startswith(b"data: ")
+            and data.endswith(b"\n\n")
+            and data.count(b"\n") == 2
+            and b"\r" not in data
+            and 8 < len(data) <= self._max_event_bytes
+            and not self._unfinished
+            and not self._data
+        )
 
     def flush(self) -> list[bytes]:
         """Return the event that the end of the stream leaves open: some servers end without the last empty line."""

@@ -183,7 +183,8 @@ def usage_to(usage: entities.Usage) -> pb.Usage:
 
 def event_to(session_id: str, event: Event) -> pb.TurnEvent:
     """Return one event of a stream."""
-    event_pb = pb.TurnEvent(cursor=event.cursor.encode())
+    event_pb = pb.TurnEvent()
+    event_pb.cursor = event.cursor.encode()
     match event.what:
         case Delta(text):
             event_pb.delta.text = text

@@ -27,13 +27,28 @@ OPTIONS: Sequence[tuple[str, int]] = (
     # Connections end after a while, so that clients spread over new servers; streams have the grace to end.
     ("grpc.max_connection_age_ms", 30 * _MINUTE_MS),
     ("grpc.max_connection_age_grace_ms", 15 * _MINUTE_MS),
+    # Calls that have come and are not read yet, of one queue: beyond the first, some are thrown away; the second, all.
+    ("grpc.server.max_pending_requests", 4_000),
+    ("grpc.server.max_pending_requests_hard_limit", 8_000),
 )
+# These wait in one queue, and every other method in one of its own, so that reads do not wait behind sends.
+SENDS = ("SendMessage", "StreamMessage")
 
 
-def build_server(handlers: Handlers, health_servicer: Any, *, reuse_port: bool) -> grpc.aio.Server:
-    """Build the server. reuse_port: let other processes bind the same port; else a second server fails to start."""
-    server = grpc.aio.server(options=[*OPTIONS, ("grpc.so_reuseport", int(reuse_port))])
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),))
+def build_server(
+    handlers: Handlers, health_servicer: Any, *, reuse_port: bool, max_calls: int | None = None
+) -> grpc.aio.Server:
+    """Build the server.
+
+    reuse_port: let other processes bind the same port; else a second server fails to start.
+    max_calls: open calls beyond these are refused without details.
+    """
+    options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_calls)
+    sends = {name: handler for name, handler in handlers.items() if name in SENDS}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, sends),))
+    others = {name: handler for name, handler in handlers.items() if name not in SENDS}
+    server.add_registered_method_handlers(SERVICE_NAME, others)  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     _add_reflection(server, (SERVICE_NAME, health.SERVICE_NAME, _REFLECTION_V1, reflection.SERVICE_NAME))
     return server

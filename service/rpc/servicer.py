@@ -1,6 +1,6 @@
 """The servicer: reads requests, calls use cases, writes answers. It catches nothing."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
 
 from chatsession.v1 import chat_session_pb2 as pb
@@ -16,13 +16,13 @@ from service.domain.exporting import Exporter
 from service.domain.history import History
 from service.domain.importing import Importer
 from service.domain.live import Seat
-from service.domain.sending import TurnSender
+from service.domain.sending import SendCommand, TurnSender
 from service.domain.sessions import Sessions
 from service.domain.watching import TurnWatcher
 from service.rpc import convert, sessions, transfers
 from service.rpc.context import CallContext
 
-_UNBUILT = ("ListSessions", "SearchMessages", "ExportSession", "ImportSession", "EraseOwner", "GetErasure")
+_UNBUILT = ("ListSessions", "SearchMessages")
 # What the contract has and this server always refuses, by full names.
 UNSERVED = frozenset(f"{pb.DESCRIPTOR.package}.ChatSessionService.{method}" for method in _UNBUILT)
 _LAST_EVENT_ID = "last-event-id"
@@ -89,27 +89,18 @@ class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
             response.turn.CopyFrom(convert.turn_to(request.session_id, turn, response.response))
         return response
 
-    async def StreamMessage(
-        self, request: pb.SendMessageRequest, context: CallContext
-    ) -> AsyncGenerator[pb.TurnEvent, None]:
+    def StreamMessage(self, request: pb.SendMessageRequest, context: CallContext) -> AsyncGenerator[pb.TurnEvent, None]:
         command = convert.command_from(request, context.invocation_metadata() or (), _principal(context))
-        seat = await self._sender.send(command)
-        async for event in self._events(
-            request.session_id, seat, Cursor(seat.live.turn_id), context, command.retry_when_sent
-        ):
-            yield event
+        return self._events(request.session_id, self._begin(command), context, command.retry_when_sent)
 
     async def GetTurn(self, request: pb.GetTurnRequest, context: CallContext) -> pb.Turn:
         live = await self._watcher.get(_principal(context), request.session_id, request.turn_id)
         return convert.live_to(request.session_id, live)
 
-    async def AttachTurn(
-        self, request: pb.AttachTurnRequest, context: CallContext
-    ) -> AsyncGenerator[pb.TurnEvent, None]:
+    def AttachTurn(self, request: pb.AttachTurnRequest, context: CallContext) -> AsyncGenerator[pb.TurnEvent, None]:
         after_cursor = _last_event_id(context) or request.after_cursor
-        seat, after = await self._watcher.attach(_principal(context), request.session_id, request.turn_id, after_cursor)
-        async for event in self._events(request.session_id, seat, after, context, Retry.SAME_REQUEST):
-            yield event
+        attached = self._watcher.attach(_principal(context), request.session_id, request.turn_id, after_cursor)
+        return self._events(request.session_id, attached, context, Retry.SAME_REQUEST)
 
     async def CancelTurn(self, request: pb.CancelTurnRequest, context: CallContext) -> pb.Turn:
         live = await self._watcher.cancel(_principal(context), request.session_id, request.turn_id)
@@ -150,9 +141,14 @@ class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
     def _session_to(self, session: Session) -> pb.Session:
         return sessions.session_to(session, self._sessions.lifetimes.purge_time(session))
 
+    async def _begin(self, command: SendCommand) -> tuple[Seat, Cursor]:
+        seat = await self._sender.send(command)
+        return seat, Cursor(seat.live.turn_id)
+
     async def _events(
-        self, session_id: str, seat: Seat, after: Cursor, context: CallContext, retry: Retry
+        self, session_id: str, joining: Awaitable[tuple[Seat, Cursor]], context: CallContext, retry: Retry
     ) -> AsyncGenerator[pb.TurnEvent, None]:
+        seat, after = await joining
         with seat as live:
             await context.send_initial_metadata((("turn-id", live.turn_id),))
             events = self._watcher.events(live, after, retry=retry)

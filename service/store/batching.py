@@ -12,6 +12,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _MAX_ITEMS = 128
+# A flush that takes longer, as on a connection that is dead and does not know it, does not hold up those that wait.
+_SLOW_S = 0.05
 
 
 @dataclass(slots=True)
@@ -32,9 +34,9 @@ class _Waiting(Generic[T, R]):
 class Batcher(Generic[T, R]):
     """Gives what is asked of it to `flush`, which returns a result, or an error to raise, for each item.
 
-    An item that comes alone is flushed at once; those that come while `max_flights` flushes are under way go together
-    in the next, but no two with the same key. One that is still waiting after `patience_s` is sent away with
-    StoreUnavailable. A caller that leaves takes nothing back.
+    An item that comes alone is flushed at once; those that come while a flush is under way go together in the next, but
+    no two with the same key. Behind a slow one the next begins all the same, up to `max_flights` at a time. An item that
+    is still waiting after `patience_s` is sent away with StoreUnavailable. A caller that leaves takes nothing back.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Batcher(Generic[T, R]):
         *,
         key: Callable[[T], Hashable],
         patience_s: float,
-        max_flights: int = 2,
+        max_flights: int = 8,
     ) -> None:
         self._flush = flush
         self._key = key
@@ -58,10 +60,14 @@ class Batcher(Generic[T, R]):
         loop = asyncio.get_running_loop()
         waiting = _Waiting[T, R](item, loop.create_future(), loop.time() + self._patience_s)
         self._waiting.append(waiting)
-        # Others that come before a flight has begun go with it.
-        if self._flights < self._max_flights and len(self._waiting) == 1:
+        if not self._flights:
             self._take_off()
         return await waiting.future
+
+    def _relieve(self) -> None:
+        """A flush is slow: start another for those that wait."""
+        if self._waiting and self._flights < self._max_flights:
+            self._take_off()
 
     def _take_off(self) -> None:
         self._flights += 1
@@ -80,12 +86,15 @@ class Batcher(Generic[T, R]):
     async def _flush_all(self) -> None:
         while self._waiting:
             batch = self._next_batch()
+            slow = asyncio.get_running_loop().call_later(_SLOW_S, self._relieve)
             try:
                 results = await self._flush([waiting.item for waiting in batch]) if batch else ()
             except BaseException:
                 for waiting in batch:
                     waiting.future.cancel()
                 raise
+            finally:
+                slow.cancel()
             for waiting, result in zip(batch, results, strict=True):
                 waiting.settle(result)
 

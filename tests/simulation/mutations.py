@@ -532,6 +532,6 @@ MUTATIONS = {
     ),
     "lost_at_first_sight": _patched("an owner has the length of a lease", (Reaper, "_is_lost", lost_at_first_sight)),
     "no_scan": _patched("lost turns are looked for", (Reaper, "scan", no_scan)),
-    "cursor_without_fence": _patched("a cursor names the fence", (LiveTurn, "_news", news_without_fence)),
+    "cursor_without_fence": _patched("a cursor names the fence", (LiveTurn, "news", news_without_fence)),
     "first_to_leave_cancels": _patched("the last one to leave cancels", (LiveTurn, "leave", first_to_leave_cancels)),
 }

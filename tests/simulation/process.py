@@ -135,8 +135,10 @@ class SimProcess:
             context_tokens=1_000_000,
             recent_tokens=1_000_000,
             limits=kit.limits,
+            max_turns=10_000,
             now=self.now,
             new_id=self._new_id,
+            clock=self.loop.time,
             log=SimLog(number, kit),
         )
         board = self.turns._runners._board

@@ -22,8 +22,8 @@ class Flushes:
         return [ValueError(item) if item.startswith("bad") else item.upper() for item in items]
 
 
-def batcher(flushes: Flushes, patience_s: float = 30.0) -> Batcher[str, str]:
-    return Batcher(flushes, key=lambda item: item[:4], patience_s=patience_s, max_flights=1)
+def batcher(flushes: Flushes, patience_s: float = 30.0, max_flights: int = 2) -> Batcher[str, str]:
+    return Batcher(flushes, key=lambda item: item[:4], patience_s=patience_s, max_flights=max_flights)
 
 
 async def _started(batcher: Batcher[str, str], *items: str) -> list[asyncio.Task[str]]:
@@ -42,6 +42,19 @@ async def test_what_comes_meanwhile_goes_together() -> None:
     flushes.gate.set()
     assert await asyncio.gather(*first, *others) == ["ONE", "TWO", "THREE", "FOUR"]
     assert flushes.batches == [["one"], ["two", "three", "four"]]
+
+
+async def test_behind_a_slow_flush_the_next_begins_all_the_same() -> None:
+    flushes = Flushes()
+    many = batcher(flushes)
+    slow = await _started(many, "slow")
+    others = await _started(many, "two", "three")
+    async with asyncio.timeout(10):
+        while len(flushes.batches) < 2:
+            await asyncio.sleep(0.01)
+    assert flushes.batches == [["slow"], ["two", "three"]]
+    flushes.gate.set()
+    assert await asyncio.gather(*slow, *others) == ["SLOW", "TWO", "THREE"]
 
 
 async def test_two_with_one_key_do_not_go_together_and_keep_their_order() -> None:
@@ -74,7 +87,7 @@ async def test_a_caller_that_leaves_takes_nothing_back() -> None:
 
 async def test_one_that_waits_for_too_long_is_sent_away_and_never_flushed() -> None:
     flushes = Flushes()
-    many = batcher(flushes, patience_s=0.01)
+    many = batcher(flushes, patience_s=0.01, max_flights=1)
     first = await _started(many, "first")
     late = await _started(many, "late")
     await asyncio.sleep(0.05)

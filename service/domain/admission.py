@@ -1,0 +1,219 @@
+"""Admission: which sends this process takes up; the others are refused before any work is done for them.
+
+What a busy process has not read yet waits in the transport below, where nobody sees it. So a probe goes the way that
+sends go: those that are read before it is answered were waiting. When they are more than a burst, no more sends are
+taken up in a second than the process has shown it can carry, and the others have their answer at once.
+"""
+
+import asyncio
+import math
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+from service.domain.errors import Overloaded
+from service.domain.log import Log
+
+# Sends on their way to their turn at the same time; more of them make none faster.
+_MAX_AT_WORK = 32
+# Those that are taken up, and wait or are at work.
+_MAX_ARRIVING = 400
+_PROBE_EVERY_S = 0.1
+# With fewer sends between two probes there is nothing to measure.
+_FEW_SENDS = 5
+_CALM_S = 5.0
+
+
+class Admission:
+    """The one door through which sends come in.
+
+    max_turns: turns that run here, and sends that may become turns. running: how many turns run here.
+    clock: the time in seconds.
+    """
+
+    def __init__(self, *, max_turns: int, running: Callable[[], int], clock: Callable[[], float], log: Log) -> None:
+        self._max_turns = max_turns
+        self._running = running
+        self._clock = clock
+        self._log = log
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._at_work = 0
+        self._aside = 0
+        self._came = 0
+        self._pace = Pace(clock())
+        self._retries = Retries()
+        self._refused = 0
+
+    async def enter(self) -> None:
+        """Begin a send, in order of arrival, once few enough are at work; `leave` ends it. Raises Overloaded."""
+        self._came += 1
+        arriving = self._at_work + len(self._waiting)
+        if self._running() + arriving + self._aside >= self._max_turns:
+            raise self._refusal("too many turns run in this process")
+        if arriving >= _MAX_ARRIVING or not self._pace.takes_up(self._clock()):
+            raise self._refusal("more messages come in than this process can take up")
+        if self._at_work < _MAX_AT_WORK:
+            self._at_work += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._waiting.remove(turn)
+                self._take_next()
+            else:
+                self._let_go()
+            raise
+
+    def leave(self) -> None:
+        """A send has its turn, or never will."""
+        self._pace.carried()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._at_work -= 1
+        self._take_next()
+
+    def _take_next(self) -> None:
+        # One that was cancelled removes itself, and takes the next.
+        while self._at_work < _MAX_AT_WORK and self._waiting and not self._waiting[0].cancelled():
+            self._waiting.popleft().set_result(None)
+            self._at_work += 1
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """While a send waits for another turn of its session, and costs nothing."""
+        self._let_go()
+        self._aside += 1
+        try:
+            yield
+        finally:
+            self._aside -= 1
+            self._at_work += 1
+
+    async def watch(self, probe: Callable[[], Awaitable[None]]) -> None:
+        """Send the probe again and again, while there is something to measure, until cancelled."""
+        while True:
+            before = self._came
+            await asyncio.sleep(_PROBE_EVERY_S)
+            if self._came - before < _FEW_SENDS and not self._waiting and not self._pace.is_limited:
+                self._observe(0, is_all=True)
+                continue
+            before = self._came
+            probing = asyncio.ensure_future(probe())
+            try:
+                while not probing.done():
+                    await asyncio.wait((probing,), timeout=_PROBE_EVERY_S)
+                    self._observe(self._came - before, is_all=probing.done())
+                probing.result()
+            finally:
+                probing.cancel()
+
+    def _observe(self, unread: int, *, is_all: bool) -> None:
+        self._pace.adapt(self._clock(), unread + len(self._waiting), self._came, is_all=is_all)
+
+    def _refusal(self, message: str) -> Overloaded:
+        if not self._refused:
+            self._log.warning("overloaded: sends are refused", running=self._running(), aside=self._aside)
+            asyncio.get_running_loop().call_later(_CALM_S, self._look_for_calm, 0)
+        self._refused += 1
+        return Overloaded(message, retry_delay_s=self._retries.delay_s(self._clock(), self._pace.per_s))
+
+    def _look_for_calm(self, refused_before: int) -> None:
+        if self._refused > refused_before:
+            asyncio.get_running_loop().call_later(_CALM_S, self._look_for_calm, self._refused)
+            return
+        self._log.warning("no longer overloaded", refused=self._refused)
+        self._refused = 0
+
+
+class Pace:
+    """How many sends are taken up in a second.
+
+    All that come, until more wait than a burst has. Then as many as were carried until now, or somewhat less, so that
+    few wait; and all again once fewer come.
+    """
+
+    _BURST, _FEW = 300, 32
+    _FALL, _RISE = 0.9, 1.03
+    # Less does not make the wait shorter, but wastes what could be carried.
+    _LEAST = 0.85
+    _LEAST_PER_S = 10.0
+    # Times over which rates are measured, and for which the limit may be saved up.
+    _MEAN_S, _SAVED_S = 0.5, 0.05
+
+    def __init__(self, now: float) -> None:
+        self._came_per_s = self._carried_per_s = 0.0
+        self._came = self._carried = 0
+        self._adapted_at = self._filled_at = now
+        self._limit_per_s = self._least_per_s = math.inf
+        self._credit = 0.0
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether not all that come are taken up."""
+        return self._limit_per_s < math.inf
+
+    @property
+    def per_s(self) -> float:
+        """How many were carried in a second lately."""
+        return max(self._LEAST_PER_S, self._carried_per_s)
+
+    def takes_up(self, now: float) -> bool:
+        """Whether a send that has come now is taken up."""
+        if self.is_limited:
+            most = max(1.0, self._limit_per_s * self._SAVED_S)
+            self._credit = min(most, self._credit + (now - self._filled_at) * self._limit_per_s)
+            self._filled_at = now
+            if self._credit < 1:
+                return False
+            self._credit -= 1
+        return True
+
+    def carried(self) -> None:
+        """One more has its turn."""
+        self._carried += 1
+
+    def adapt(self, now: float, waiting: int, came: int, *, is_all: bool) -> None:
+        """Follow what was seen: so many wait (is_all: not more), and so many have come since the start."""
+        passed_s = now - self._adapted_at
+        if passed_s <= 0:
+            return
+        weight = 1 - math.exp(-passed_s / self._MEAN_S)
+        self._came_per_s += weight * ((came - self._came) / passed_s - self._came_per_s)
+        self._carried_per_s += weight * (self._carried / passed_s - self._carried_per_s)
+        self._adapted_at, self._came, self._carried = now, came, 0
+        if not self.is_limited:
+            if waiting > self._BURST:
+                self._limit_per_s, self._filled_at = self.per_s, now
+                self._least_per_s = self._LEAST * self.per_s
+        elif waiting > self._FEW:
+            self._limit_per_s = max(self._least_per_s, self._limit_per_s * self._FALL)
+        elif is_all and self._came_per_s < self._limit_per_s:
+            self._limit_per_s = math.inf
+        elif is_all:
+            self._limit_per_s *= self._RISE
+            self._least_per_s = max(self._least_per_s, self._LEAST * self.per_s)
+
+
+class Retries:
+    """When those who were refused are to come again: one after the other, as fast as sends are taken up.
+
+    That is a queue which stands at the callers and costs nothing here. Beyond its end they are spread at random.
+    """
+
+    _LEAST_S, _MOST_S = 1.0, 15.0
+
+    def __init__(self) -> None:
+        self._last_at = 0.0
+
+    def delay_s(self, now: float, per_s: float) -> float:
+        """Return the delay of the next one who is refused."""
+        self._last_at = max(self._last_at, now + self._LEAST_S) + 1 / per_s
+        if self._last_at <= now + self._MOST_S:
+            return self._last_at - now
+        self._last_at = now + self._MOST_S
+        return random.uniform(self._MOST_S / 2, self._MOST_S)

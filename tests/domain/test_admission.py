@@ -1,0 +1,246 @@
+"""The door for sends, in a time of its own: a server that carries so many a second, and callers who want more."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from service.domain.admission import Admission, Pace, Retries
+from service.domain.errors import Overloaded
+
+
+class Log:
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def warning(self, event: str, **_: Any) -> None:
+        self.events.append(event)
+
+    debug = info = error = exception = warning
+
+
+def admission(*, max_turns: int = 100_000, running: int = 0, log: Log | None = None) -> Admission:
+    return Admission(
+        max_turns=max_turns,
+        running=lambda: running,
+        clock=asyncio.get_running_loop().time,
+        log=log or Log(),
+    )
+
+
+async def rest() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+class Server:
+    """Reads `reads_per_s` calls and carries at most `carries_per_s`; what is not read waits in line with the probe."""
+
+    STEP_S = 0.01
+
+    def __init__(self, *, reads_per_s: float, carries_per_s: float) -> None:
+        self.pace = Pace(0.0)
+        self.now = 0.0
+        self.came = self.refused = self.taken = self.done = 0
+        self.unread = self.arriving = 0.0
+        self._reads_per_s = reads_per_s
+        self._carries_per_s = carries_per_s
+
+    def offer(self, per_s: float, for_s: float) -> None:
+        until = self.now + for_s
+        while self.now < until:
+            self.now += self.STEP_S
+            self.unread += per_s * self.STEP_S
+            read = min(self.unread, self._reads_per_s * self.STEP_S)
+            self.unread -= read
+            self._take_in(int(self.came + read) - int(self.came))
+            self._carry()
+            if int(self.now / self.STEP_S) % 10 == 0:
+                self.pace.adapt(self.now, int(self.unread + self.arriving), self.came, is_all=True)
+
+    def _take_in(self, count: int) -> None:
+        for _ in range(count):
+            self.came += 1
+            if self.arriving < 400 and self.pace.takes_up(self.now):
+                self.taken += 1
+                self.arriving += 1
+            else:
+                self.refused += 1
+
+    def _carry(self) -> None:
+        self.arriving -= (carried := min(self.arriving, self._carries_per_s * self.STEP_S))
+        for _ in range(round(carried)):
+            self.done += 1
+            self.pace.carried()
+
+
+def test_what_can_be_carried_is_never_refused() -> None:
+    server = Server(reads_per_s=5000, carries_per_s=300)
+    server.offer(300, 60)
+    assert (server.refused, server.pace.is_limited) == (0, False)
+
+
+def test_a_burst_is_served() -> None:
+    server = Server(reads_per_s=5000, carries_per_s=300)
+    server.offer(250 / Server.STEP_S, Server.STEP_S)
+    server.offer(0, 5)
+    assert (server.came, server.refused) == (250, 0)
+
+
+@pytest.mark.parametrize("speed", [1.0, 0.1])
+def test_a_burst_is_served_however_slow_the_machine(speed: float) -> None:
+    server = Server(reads_per_s=500 * speed, carries_per_s=300 * speed)
+    server.offer(250 / Server.STEP_S, Server.STEP_S)
+    server.offer(0, 20)
+    assert server.refused == 0
+
+
+@pytest.mark.parametrize("times", [1.5, 2, 10])
+def test_overload_leaves_most_of_what_can_be_carried(times: float) -> None:
+    server = Server(reads_per_s=5000, carries_per_s=300)
+    server.offer(300 * times, 3)
+    before = server.done
+    server.offer(300 * times, 20)
+    assert server.refused > 0
+    assert (server.done - before) / 20 >= 0.8 * 300
+
+
+def test_all_are_taken_up_again_after_an_overload() -> None:
+    server = Server(reads_per_s=5000, carries_per_s=300)
+    server.offer(900, 10)
+    assert server.pace.is_limited
+    server.offer(100, 10)
+    refused = server.refused
+    server.offer(100, 10)
+    assert (server.refused, server.pace.is_limited) == (refused, False)
+
+
+def test_those_refused_come_again_one_after_the_other_as_fast_as_they_can_be_carried() -> None:
+    retries = Retries()
+    delays = [retries.delay_s(10.0, 100.0) for _ in range(1000)]
+    assert delays == sorted(delays)
+    assert delays[0] == pytest.approx(1.01)
+    assert delays[-1] == pytest.approx(11.0)
+
+
+def test_no_retry_is_put_off_for_longer_than_the_most_and_those_are_spread() -> None:
+    retries = Retries()
+    delays = [retries.delay_s(0.0, 10.0) for _ in range(1000)][500:]
+    assert 7.5 <= min(delays) < 9
+    assert 13 < max(delays) <= 15
+
+
+def test_retries_start_anew_when_nobody_was_refused_for_a_while() -> None:
+    retries = Retries()
+    for _ in range(500):
+        retries.delay_s(0.0, 100.0)
+    assert retries.delay_s(100.0, 100.0) == pytest.approx(1.01)
+
+
+async def test_sends_begin_in_order_of_arrival_and_few_are_at_work_at_once() -> None:
+    door, begun = admission(), []
+
+    async def send(number: int) -> None:
+        await door.enter()
+        begun.append(number)
+
+    tasks = [asyncio.create_task(send(number)) for number in range(100)]
+    await rest()
+    assert begun == list(range(32))
+    for _ in range(68):
+        door.leave()
+    await asyncio.gather(*tasks)
+    assert begun == list(range(100))
+
+
+async def test_one_who_waits_for_another_turn_makes_room() -> None:
+    door = admission()
+    for _ in range(32):
+        await door.enter()
+    with door.aside():
+        await asyncio.wait_for(door.enter(), 1)
+    waiting = asyncio.create_task(door.enter())
+    await rest()
+    assert not waiting.done()
+    for _ in range(2):  # 33 are at work
+        door.leave()
+    await asyncio.wait_for(waiting, 1)
+
+
+@pytest.mark.parametrize("when", ["waiting", "called"])
+async def test_one_who_leaves_gives_way(when: str) -> None:
+    door = admission()
+    for _ in range(32):
+        await door.enter()
+    first, second = asyncio.create_task(door.enter()), asyncio.create_task(door.enter())
+    await rest()
+    if when == "called":
+        door.leave()
+        first.cancel()
+    else:
+        first.cancel()
+        door.leave()
+    await asyncio.wait_for(second, 1)
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+async def test_no_more_wait_than_the_bound() -> None:
+    door = admission()
+    tasks = [asyncio.create_task(door.enter()) for _ in range(500)]
+    await rest()
+    refused = [task for task in tasks if task.done() and isinstance(task.exception(), Overloaded)]
+    assert len(refused) == 100
+    assert min(task.exception().retry_delay_s for task in refused) >= 1.0  # type: ignore[union-attr]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_running_turns_and_those_to_come_are_bounded_together() -> None:
+    door = admission(max_turns=10, running=7)
+    for _ in range(2):
+        await door.enter()
+    with door.aside():
+        await door.enter()
+        with pytest.raises(Overloaded):
+            await door.enter()
+
+
+async def test_sends_read_before_the_probe_is_answered_were_waiting() -> None:
+    log = Log()
+    door, probed = admission(log=log), asyncio.Event()
+
+    async def probe() -> None:
+        probed.set()
+        await asyncio.sleep(3600)
+
+    watching = asyncio.create_task(door.watch(probe))
+    refused = 0
+    async with asyncio.timeout(20):
+        while not refused:
+            for _ in range(50):
+                try:
+                    await door.enter()
+                except Overloaded:
+                    refused += 1
+                else:
+                    door.leave()
+            await asyncio.sleep(0.05)
+    assert probed.is_set()
+    assert log.events == ["overloaded: sends are refused"]
+    watching.cancel()
+
+
+async def test_an_idle_process_sends_no_probe() -> None:
+    door = admission()
+
+    async def probe() -> None:
+        raise AssertionError("probed")
+
+    watching = asyncio.create_task(door.watch(probe))
+    await door.enter()
+    door.leave()
+    await asyncio.sleep(0.35)
+    assert not watching.done()
+    watching.cancel()
