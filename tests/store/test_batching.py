@@ -7,6 +7,7 @@ import pytest
 
 from service.domain.errors import StoreUnavailable
 from service.store.batching import Batcher
+from tests.support.waiting import until
 
 
 class Flushes:
@@ -15,6 +16,9 @@ class Flushes:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.gate = asyncio.Event()
+
+    async def are_two(self) -> bool:
+        return len(self.batches) == 2
 
     async def __call__(self, items: Sequence[str]) -> Sequence[str | Exception]:
         self.batches.append(list(items))
@@ -49,9 +53,7 @@ async def test_behind_a_slow_flush_the_next_begins_all_the_same() -> None:
     many = batcher(flushes)
     slow = await _started(many, "slow")
     others = await _started(many, "two", "three")
-    async with asyncio.timeout(10):
-        while len(flushes.batches) < 2:
-            await asyncio.sleep(0.01)
+    await until(flushes.are_two)
     assert flushes.batches == [["slow"], ["two", "three"]]
     flushes.gate.set()
     assert await asyncio.gather(*slow, *others) == ["SLOW", "TWO", "THREE"]
