@@ -36,7 +36,7 @@ class Batcher(Generic[T, R]):
 
     An item that comes alone is flushed at once; those that come while a flush is under way go together in the next, but
     no two with the same key. Behind a slow one the next begins all the same, up to `max_flights` at a time. An item
-    that is still waiting after `patience_s` is sent away with StoreUnavailable. A caller that leaves takes nothing back.
+    that still waits after `patience_s` is sent away with StoreUnavailable. A caller that leaves takes nothing back.
     """
 
     def __init__(
