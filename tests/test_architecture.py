@@ -19,7 +19,7 @@ SOLE_IMPORTERS = {
     "motor": {"store/mongo/connection.py"},
     "pymongo": {
         f"store/mongo/{part}.py"
-        for part in ("connection", "erasing", "importing", "listing", "purging", "schema", "searching", "turns")
+        for part in ("connection", "erasing", "importing", "listing", "purging", "schema", "searching", "turns", "writes")
     },
     "aiosqlite": {"store/sqlite/connection.py", "store/sqlite/schema.py"},
     "openai": {"llm/openai.py"},

@@ -5,6 +5,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from service.domain.access import look
 from service.domain.checks import MAX_PAGE_SIZE
@@ -61,6 +62,11 @@ class History:
             seen = _read_token(query, session)
             low, high = (low, min(high, seen - 1)) if newest_first else (max(low, seen + 1), high)
         messages, more = await self._collect(session, low, high, newest_first, query.page_size)
+        first, last = (high, low) if newest_first else (low, high)
+        seqs = [first, *(message.seq for message in messages), *([] if more else [last])]
+        if any(abs(after - before) > 1 for before, after in pairwise(seqs)):
+            # It may have been removed since it was read, the turns before it.
+            await look(self._store, principal, session_id, self._now())
         token = _write_token(query, session, messages[-1].seq) if more else None
         return HistoryPage(session, messages, token, last_seq)
 

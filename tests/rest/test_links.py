@@ -9,7 +9,7 @@ from service.rest.links import Links
 from service.rest.openapi import Document
 from service.rest.rules import Rule, rules_of
 
-_RULES = rules_of([pb.DESCRIPTOR.services_by_name["ChatSessionService"]])
+_RULES = rules_of([pb.DESCRIPTOR.services_by_name["ChatSessionService"]], uploads=True)
 _LINKS = Links(_RULES)
 
 
@@ -55,4 +55,11 @@ def test_only_operations_that_are_served_are_linked() -> None:
     made = Document(_RULES, title="T", version="1", unserved=names).value()
     validate(made)
     links = made["paths"]["/session"]["post"]["responses"]["200"]["links"]
-    assert links.keys() == {"GetSession", "DeleteSession", "SendMessage", "StreamMessage"}
+    assert links.keys() == {
+        "GetSession",
+        "DeleteSession",
+        "UndeleteSession",
+        "ExportSession",
+        "SendMessage",
+        "StreamMessage",
+    }
