@@ -9,6 +9,8 @@ import pytest
 import pytest_asyncio
 from chatsession.errors import ChatSessionError
 from chatsession.v1 import chat_session_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.e2e.refusals import check_refused
 from tests.support.calls import Caller, send_request
@@ -124,6 +126,10 @@ async def test_an_id_that_cannot_be_is_refused(face: Caller, session_id: str) ->
 # Over gRPC
 
 
+def create(**fields: Any) -> pb.CreateSessionRequest:
+    return pb.CreateSessionRequest(session=pb.Session(**fields))
+
+
 _BAD_WIRES = [
     ("SendMessage", b"\x0a\x02\xff\xfe", "session_id"),
     ("SendMessage", b"\x12\x02\xff\xfe", "message"),
@@ -144,6 +150,24 @@ async def test_over_grpc_bytes_that_are_no_request_are_refused(
 ) -> None:
     with pytest.raises(ChatSessionError) as caught:
         await stubs.raw(method, wire)
+    check_field(caught.value, field)
+
+
+_WITHOUT_JSON = [
+    ("GetSession", pb.GetSessionRequest(), "session_id"),
+    ("UpdateSession", pb.UpdateSessionRequest(), "session_id"),
+    ("CreateSession", create(ttl=Duration(seconds=2**62)), "session.ttl"),
+    ("CreateSession", create(expire_time=Timestamp(seconds=2**40)), "session.expire_time"),
+    ("CreateSession", create(expire_time=Timestamp(seconds=2**62, nanos=-1)), "session.expire_time"),
+]
+
+
+@pytest.mark.parametrize(("method", "request_pb", "field"), _WITHOUT_JSON, ids=name_of)
+async def test_over_grpc_what_rest_cannot_say_is_refused(
+    stubs: GrpcCaller, method: str, request_pb: Any, field: str
+) -> None:
+    with pytest.raises(ChatSessionError) as caught:
+        await stubs.unary(method, request_pb)
     check_field(caught.value, field)
 
 
@@ -227,10 +251,15 @@ _BAD_FIELDS_OVER_REST = [
     Bad("POST", "/session", b'{"title":5}', "session.title"),
     Bad("POST", "/session", b'{"labels":{"a":1}}', 'session.labels["a"]'),
     Bad("POST", "/session", b'{"sessionId":"mine"}', "session.session_id"),
-    Bad("POST", "/session", b'{"ttl":"5s"}', "session.ttl"),
+    Bad("POST", "/session", b'{"ttl":"0s"}', "session.ttl"),
+    Bad("POST", "/session", b'{"idleTtl":"-1s"}', "session.idle_ttl"),
+    Bad("POST", "/session", b'{"expireTime":"2020-01-01T00:00:00Z"}', "session.expire_time"),
     Bad("POST", "/session", b'{"ttl":"soon"}', "session.ttl"),
     Bad("POST", "/session", b"[]", "session"),
-    Bad("POST", "/session?session_id=mine", b"{}", "session_id"),
+    Bad("PATCH", "/v1/sessions/SESSION?updateMask=nothing", b"{}", "update_mask"),
+    Bad("PATCH", "/v1/sessions/SESSION?updateMask=title,lastSeq", b"{}", "update_mask"),
+    Bad("PATCH", "/v1/sessions/SESSION", b'{"sessionId":"another"}', "session.session_id"),
+    Bad("POST", "/session?session_id=-", b"{}", "session_id"),
     Bad("POST", "/session?colour=red", b"{}", "colour"),
     Bad("POST", "/session?view=99", b"{}", "view"),
     Bad("GET", f"/session/{'x' * 5000}/history", None, "session_id"),

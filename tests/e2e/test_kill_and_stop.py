@@ -11,7 +11,7 @@ from chatsession.v1 import chat_session_pb2 as pb
 
 from tests.e2e.conftest import Settings, store_and_face
 from tests.e2e.refusals import check_refused
-from tests.e2e.waiting import until_logged
+from tests.e2e.waiting import first_text, until_logged
 from tests.support.calls import Caller, Events, send_request, whole_history
 from tests.support.door import connect
 from tests.support.rest_calls import RestCaller
@@ -26,14 +26,6 @@ _AT_ONCE_S = 8.0
 signal_and_face = pytest.mark.parametrize(
     ("number", "face_name"), [(signal.SIGTERM, "grpc"), (signal.SIGINT, "rest")], indirect=["face_name"]
 )
-
-
-async def first_text(events: Events) -> str:
-    """Read a stream up to its first text, and return that."""
-    async for event in events:
-        if event.HasField("delta"):
-            return event.delta.text
-    raise AssertionError("no text came")
 
 
 async def rest_of(events: Events, text: str) -> tuple[str, pb.TurnEvent]:

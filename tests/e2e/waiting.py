@@ -1,9 +1,8 @@
 """Waiting for what a service says, in its log or in a stream, within bounds."""
 
-from collections.abc import AsyncGenerator
 from typing import Any
 
-from tests.e2e.faces import Event
+from tests.support.calls import Events
 from tests.support.server import ServerProcess
 from tests.support.waiting import until
 
@@ -20,9 +19,9 @@ async def until_logged(server: ServerProcess, event: str, **fields: Any) -> dict
     return entry
 
 
-async def first_text(events: AsyncGenerator[Event, None]) -> str:
+async def first_text(events: Events) -> str:
     """Read a stream up to its first text, and return that."""
     async for event in events:
-        if "delta" in event:
-            return event["delta"]["text"]
+        if event.HasField("delta"):
+            return event.delta.text
     raise AssertionError("no text came")

@@ -3,9 +3,13 @@
 from typing import Any
 
 from chatsession.v1 import chat_session_pb2 as pb
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+
+from tests.support.calls import FILE_TYPE
 
 SESSION = "SESSION"
 
@@ -20,6 +24,15 @@ def _settings(**fields: Any) -> pb.SendMessageRequest:
 
 def _create(**fields: Any) -> pb.CreateSessionRequest:
     return pb.CreateSessionRequest(session=pb.Session(**fields))
+
+
+def _update(*paths: str, **fields: Any) -> pb.UpdateSessionRequest:
+    mask = FieldMask(paths=paths) if paths else None
+    return pb.UpdateSessionRequest(session_id=SESSION, session=pb.Session(**fields), update_mask=mask)
+
+
+def _import(session_id: str, content_type: str = FILE_TYPE) -> pb.ImportSessionRequest:
+    return pb.ImportSessionRequest(session_id=session_id, file=HttpBody(content_type=content_type, data=b"{}\n"))
 
 
 def _history(**fields: Any) -> pb.GetHistoryRequest:
@@ -56,6 +69,14 @@ BAD_FIELDS: list[tuple[str, Message, str]] = [
     ("CreateSession", _create(labels={str(number): "" for number in range(33)}), "session.labels"),
     ("CreateSession", _create(settings=pb.ModelSettings(temperature=9)), "session.settings.temperature"),
     ("CreateSession", pb.CreateSessionRequest(view=7), "view"),
+    ("CreateSession", pb.CreateSessionRequest(session_id="-"), "session_id"),
+    ("CreateSession", pb.CreateSessionRequest(request_id="a b"), "request_id"),
+    ("CreateSession", _create(session_id="another"), "session.session_id"),
+    ("CreateSession", _create(etag='W/"1"'), "session.etag"),
+    ("CreateSession", _create(ttl=Duration()), "session.ttl"),
+    ("CreateSession", _create(ttl=Duration(seconds=-5)), "session.ttl"),
+    ("CreateSession", _create(expire_time=Timestamp(seconds=5)), "session.expire_time"),
+    ("CreateSession", _create(idle_ttl=Duration(nanos=999_999)), "session.idle_ttl"),
     ("GetHistory", _history(page_size=-1), "page_size"),
     ("GetHistory", _history(after_seq=-1), "after_seq"),
     ("GetHistory", _history(order_by="time"), "order_by"),
@@ -65,10 +86,18 @@ BAD_FIELDS: list[tuple[str, Message, str]] = [
     ("GetTurn", pb.GetTurnRequest(session_id=SESSION, turn_id="-"), "turn_id"),
     ("CancelTurn", pb.CancelTurnRequest(session_id=SESSION, turn_id="a/b"), "turn_id"),
     ("AttachTurn", pb.AttachTurnRequest(session_id=SESSION, turn_id="one", after_cursor="nope"), "after_cursor"),
-    # Not built yet:
-    ("CreateSession", pb.CreateSessionRequest(session_id="mine"), "session_id"),
-    ("CreateSession", pb.CreateSessionRequest(request_id="once"), "request_id"),
-    ("CreateSession", _create(ttl=Duration(seconds=5)), "session.ttl"),
-    ("CreateSession", _create(expire_time=Timestamp(seconds=5)), "session.expire_time"),
-    ("CreateSession", _create(idle_ttl=Duration(seconds=5)), "session.idle_ttl"),
+    ("GetSession", pb.GetSessionRequest(session_id="-"), "session_id"),
+    ("UpdateSession", _update(title="x" * 257), "session.title"),
+    ("UpdateSession", _update(ttl=Duration(seconds=-5)), "session.ttl"),
+    ("UpdateSession", _update(session_id="another"), "session.session_id"),
+    ("UpdateSession", _update("title", "nothing"), "update_mask"),
+    ("UpdateSession", _update("last_seq"), "update_mask"),
+    ("UpdateSession", _update("*", "title"), "update_mask"),
+    ("UpdateSession", pb.UpdateSessionRequest(session_id="-"), "session_id"),
+    ("DeleteSession", pb.DeleteSessionRequest(session_id="a/b"), "session_id"),
+    ("UndeleteSession", pb.UndeleteSessionRequest(session_id="-"), "session_id"),
+    ("ExportSession", pb.ExportSessionRequest(session_id="-"), "session_id"),
+    ("ImportSession", _import("-"), "session_id"),
+    ("ImportSession", _import("", content_type="text/plain"), "file.content_type"),
+    ("GetErasure", pb.GetErasureRequest(erasure_id="-"), "erasure_id"),
 ]

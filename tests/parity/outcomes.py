@@ -11,6 +11,7 @@ from typing import Any
 
 from chatsession.errors import ChatSessionError
 from chatsession.v1 import chat_session_pb2 as pb
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
@@ -37,7 +38,7 @@ class Outcome:
         return self.error.reason if self.error else ""
 
     def exact(self) -> str:
-        """Everything, as text. How deltas were cut is a matter of time, and so are heartbeats: neither is in it."""
+        """Everything, as text. Where deltas and files were cut is a matter of time, and so are heartbeats: not in it."""
         metadata = {key: value for key, value in self.reply.metadata.items() if not key.startswith("grpc-")}
         if not self.messages and self.error is None:
             # grpc.aio now and then loses the initial metadata of a stream that ends without a message.
@@ -60,11 +61,14 @@ class Outcome:
 
 
 async def outcome_of(caller: Caller, method: str, request: Message, *, begun: asyncio.Event | None = None) -> Outcome:
-    """Make a call, unary or streaming, to its end. begun: set when the first message of a stream has come."""
+    """Make a call of any kind to its end. begun: set when the first message of a stream has come."""
     messages: list[Message] = []
     reply, error = Reply(), None
     try:
-        if SERVICE.methods_by_name[method].server_streaming:
+        kind = SERVICE.methods_by_name[method]
+        if kind.client_streaming:
+            messages.append(await caller.upload(method, [request], metadata=_MARK, reply=reply))
+        elif kind.server_streaming:
             async for message in caller.events(method, request, metadata=_MARK, reply=reply):
                 messages.append(message)
                 if begun is not None:
@@ -98,6 +102,8 @@ def agree(outcomes: Iterable[str]) -> None:
 
 
 def _plain(message: Message) -> Any:
+    if isinstance(message, HttpBody):
+        return [message.content_type, *message.data.decode().splitlines()]
     plain = json_format.MessageToDict(message)
     if isinstance(message, pb.TurnEvent):
         cursor = message.cursor
@@ -106,13 +112,15 @@ def _plain(message: Message) -> Any:
 
 
 def _joined(messages: Sequence[Message]) -> list[Message]:
-    """Leave heartbeats out, and make one delta of each row of them."""
+    """Leave heartbeats out, and make one delta of each row of them, and one file of its pieces."""
     joined: list[Message] = []
     for message in messages:
         kind = message.WhichOneof("event") if isinstance(message, pb.TurnEvent) else ""
         if kind == "delta" and joined and joined[-1].WhichOneof("event") == "delta":
             text = joined.pop().delta.text + message.delta.text
             joined.append(pb.TurnEvent(cursor=message.cursor, delta=pb.TextDelta(text=text)))
+        elif isinstance(message, HttpBody) and joined:
+            joined.append(HttpBody(content_type=message.content_type, data=joined.pop().data + message.data))
         elif kind != "heartbeat":
             joined.append(message)
     return joined

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from chatsession.errors import ChatSessionError
 from chatsession.v1 import chat_session_pb2 as pb
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
@@ -21,7 +22,7 @@ from tests.parity.conftest import Place, opened
 from tests.parity.fields import BAD_FIELDS, SESSION
 from tests.parity.outcomes import Outcome, agree, begin, outcome_of
 from tests.parity.reasons import CODES, OF_BOTH
-from tests.support.calls import Caller, send_request
+from tests.support.calls import FILE_TYPE, Caller, send_request
 from tests.support.rest_calls import RestCaller, failure_in
 from tests.support.waiting import until
 
@@ -92,57 +93,107 @@ async def busy(caller: Caller, model: str = _SILENT, **fields: Any) -> AsyncIter
 
 
 async def test_every_reason_of_both_is_provoked() -> None:
-    assert _PROVOKED | set(_NOT_BUILT) == OF_BOTH
-    assert not _PROVOKED & set(_NOT_BUILT)
-
-
-# Reasons that nothing can have today, because what they are about is not built: each with a call that says so.
-_NOT_BUILT: dict[str, tuple[str, Message]] = {
-    "SESSION_EXPIRED": ("CreateSession", pb.CreateSessionRequest(session=pb.Session(ttl=Duration(seconds=1)))),
-    "STALE_ETAG": ("DeleteSession", pb.DeleteSessionRequest(session_id="some-session", etag='W/"old"')),
-    "SESSION_EXISTS": ("CreateSession", pb.CreateSessionRequest(session_id="mine")),
-}
-
-
-@pytest.mark.parametrize("reason", _NOT_BUILT)
-async def test_what_is_not_built_still_says_so(main: Place, reason: str) -> None:
-    """When this fails, the reason can be provoked: take it out of _NOT_BUILT, and provoke it."""
-    outcomes = await each(main, *_NOT_BUILT[reason])
-    agree(outcome.masked() for outcome in outcomes)
-    error = outcomes[0].error
-    assert error
-    assert error.reason in ("NOT_IMPLEMENTED", "INVALID_FIELD")
-    assert error.message.endswith(" yet")
+    assert _PROVOKED == OF_BOTH
 
 
 # What the caller did
 
 
-@provokes("NOT_IMPLEMENTED")
-async def test_a_method_that_is_not_built(main: Place, reason: str) -> None:
-    check_exactly(reason, await each(main, "ListSessions", pb.ListSessionsRequest()))
-
-
-@sent
-@provokes("SESSION_NOT_FOUND")
-async def test_a_session_that_is_not_there(main: Place, reason: str, method: str) -> None:
-    check_exactly(reason, await each(main, method, send_request("nobody", "hi")))
-
-
-_OF_A_SESSION: list[tuple[str, Message]] = [
-    ("GetHistory", pb.GetHistoryRequest(session_id="nobody")),
-    ("GetTurn", pb.GetTurnRequest(session_id="nobody", turn_id="none")),
-    ("AttachTurn", pb.AttachTurnRequest(session_id="nobody", turn_id="none")),
-    ("CancelTurn", pb.CancelTurnRequest(session_id="nobody", turn_id="none")),
+_NOT_BUILT: list[tuple[str, Message]] = [
+    ("ListSessions", pb.ListSessionsRequest()),
+    ("SearchMessages", pb.SearchMessagesRequest(query="hi")),
 ]
 
 
-@provokes("SESSION_NOT_FOUND")
-@pytest.mark.parametrize(("method", "request_pb"), _OF_A_SESSION, ids=[method for method, _ in _OF_A_SESSION])
-async def test_something_of_a_session_that_is_not_there(
-    main: Place, reason: str, method: str, request_pb: Message
-) -> None:
+@provokes("NOT_IMPLEMENTED")
+@pytest.mark.parametrize(("method", "request_pb"), _NOT_BUILT, ids=[method for method, _ in _NOT_BUILT])
+async def test_a_method_that_is_not_built(main: Place, reason: str, method: str, request_pb: Message) -> None:
     check_exactly(reason, await each(main, method, request_pb))
+
+
+_OF_A_SESSION: dict[str, Callable[[str], Message]] = {
+    "SendMessage": lambda session_id: send_request(session_id, "hi"),
+    "StreamMessage": lambda session_id: send_request(session_id, "hi"),
+    "GetHistory": lambda session_id: pb.GetHistoryRequest(session_id=session_id),
+    "GetTurn": lambda session_id: pb.GetTurnRequest(session_id=session_id, turn_id="none"),
+    "AttachTurn": lambda session_id: pb.AttachTurnRequest(session_id=session_id, turn_id="none"),
+    "CancelTurn": lambda session_id: pb.CancelTurnRequest(session_id=session_id, turn_id="none"),
+    "GetSession": lambda session_id: pb.GetSessionRequest(session_id=session_id),
+    "UpdateSession": lambda session_id: pb.UpdateSessionRequest(session_id=session_id, session=pb.Session(title="t")),
+    "DeleteSession": lambda session_id: pb.DeleteSessionRequest(session_id=session_id),
+    "UndeleteSession": lambda session_id: pb.UndeleteSessionRequest(session_id=session_id),
+    "ExportSession": lambda session_id: pb.ExportSessionRequest(session_id=session_id),
+}
+of_a_session = pytest.mark.parametrize("method", _OF_A_SESSION)
+
+
+@of_a_session
+@provokes("SESSION_NOT_FOUND")
+async def test_a_session_that_is_not_there(main: Place, reason: str, method: str) -> None:
+    check_exactly(reason, await each(main, method, _OF_A_SESSION[method]("nobody")))
+
+
+@provokes("SESSION_NOT_FOUND")
+@pytest.mark.parametrize("method", [method for method in _OF_A_SESSION if method != "UndeleteSession"])
+async def test_a_session_that_was_deleted(main: Place, reason: str, method: str) -> None:
+    session_id = await main.callers[0].create_session()
+    await main.callers[0].unary("DeleteSession", pb.DeleteSessionRequest(session_id=session_id))
+    check_exactly(reason, await each(main, method, _OF_A_SESSION[method](session_id)))
+
+
+@of_a_session
+@provokes("SESSION_EXPIRED")
+async def test_a_session_that_has_come_to_its_end(main: Place, reason: str, method: str) -> None:
+    session_id = await main.callers[0].create_session(ttl=Duration(nanos=1_000_000))
+
+    async def is_over() -> bool:
+        outcome = await outcome_of(main.callers[0], "GetSession", pb.GetSessionRequest(session_id=session_id))
+        return outcome.error is not None
+
+    await until(is_over)
+    check_exactly(reason, await each(main, method, _OF_A_SESSION[method](session_id)))
+
+
+@provokes("STALE_ETAG")
+@pytest.mark.parametrize("method", ["UpdateSession", "DeleteSession"])
+async def test_an_etag_of_older_settings(main: Place, reason: str, method: str) -> None:
+    session_id = await main.callers[0].create_session()
+    update = pb.UpdateSessionRequest(session_id=session_id, session=pb.Session(title="new"))
+    old = await main.callers[0].unary("GetSession", pb.GetSessionRequest(session_id=session_id))
+    await main.callers[0].unary("UpdateSession", update)
+    update.session.etag = old.etag
+    delete = pb.DeleteSessionRequest(session_id=session_id, etag=old.etag)
+    check_exactly(reason, await each(main, method, update if method == "UpdateSession" else delete))
+
+
+@provokes("SESSION_EXISTS")
+@pytest.mark.parametrize("method", ["CreateSession", "ImportSession"])
+async def test_an_id_of_another_session(main: Place, reason: str, method: str) -> None:
+    session_id = await main.callers[0].create_session(title="the first")
+    request: Message = pb.CreateSessionRequest(session_id=session_id)
+    if method == "ImportSession":
+        request = a_file(await main.callers[0].export_session(session_id))
+    check_exactly(reason, await each(main, method, request))
+
+
+@provokes("INVALID_IMPORT")
+@pytest.mark.parametrize(
+    ("file", "line"), [(b"", "1"), (b"hello\n", "1"), (b'{"kind":"end"}', "1")], ids=["empty", "text", "cut"]
+)
+async def test_a_file_that_was_not_exported(main: Place, reason: str, file: bytes, line: str) -> None:
+    outcomes = await each(main, "ImportSession", a_file(file))
+    check_exactly(reason, outcomes)
+    assert outcomes[0].error
+    assert outcomes[0].error.metadata["line"] == line
+
+
+def a_file(file: bytes) -> pb.ImportSessionRequest:
+    return pb.ImportSessionRequest(file=HttpBody(content_type=FILE_TYPE, data=file))
+
+
+@provokes("ERASURE_NOT_FOUND")
+async def test_an_erasure_that_is_not_there(main: Place, reason: str) -> None:
+    check_exactly(reason, await each(main, "GetErasure", pb.GetErasureRequest(erasure_id="none")))
 
 
 @provokes("TURN_NOT_FOUND")
@@ -161,7 +212,7 @@ async def test_a_turn_that_is_not_there(main: Place, reason: str, method: str) -
 )
 async def test_a_field_that_cannot_be(main: Place, reason: str, method: str, request_pb: Any, field: str) -> None:
     session_id = await main.callers[0].create_session()
-    if request_pb.session_id == SESSION:
+    if getattr(request_pb, "session_id", "") == SESSION:
         request_pb = type(request_pb).FromString(request_pb.SerializeToString())
         request_pb.session_id = session_id
     outcomes = await each(main, method, request_pb)
@@ -295,15 +346,18 @@ async def test_a_model_that_fails(main: Place, reason: str, method: str) -> None
 # The store, the process
 
 
+_OF_NO_SESSION: dict[str, Message] = {
+    "CreateSession": pb.CreateSessionRequest(),
+    "EraseOwner": pb.EraseOwnerRequest(),
+    "GetErasure": pb.GetErasureRequest(erasure_id="any"),
+}
+
+
 @provokes("STORE_UNAVAILABLE")
-@pytest.mark.parametrize("method", ["CreateSession", "SendMessage", "StreamMessage", "GetHistory", "AttachTurn"])
+@pytest.mark.parametrize("method", [*_OF_A_SESSION, *_OF_NO_SESSION])
 async def test_a_database_that_is_not_there(storeless: Place, reason: str, method: str) -> None:
-    requests: dict[str, Message] = {
-        "CreateSession": pb.CreateSessionRequest(),
-        "GetHistory": pb.GetHistoryRequest(session_id="any"),
-        "AttachTurn": pb.AttachTurnRequest(session_id="any", turn_id="one"),
-    }
-    check_exactly(reason, await each(storeless, method, requests.get(method, send_request("any", "hi"))))
+    request = _OF_NO_SESSION[method] if method in _OF_NO_SESSION else _OF_A_SESSION[method]("any")
+    check_exactly(reason, await each(storeless, method, request))
 
 
 @provokes("INTERNAL_ERROR")

@@ -3,15 +3,20 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from chatsession.v1 import chat_session_pb2 as pb
+from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
-from tests.parity.conftest import WAYS, Place
+from tests.parity.conftest import WAYS, Place, opened
 from tests.parity.outcomes import Outcome, agree, begin, outcome_of
-from tests.support.calls import Caller, Seen, send_request
+from tests.support.calls import FILE_TYPE, Caller, Seen, send_request
 from tests.support.http_rules import SERVICE, bindings_of
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -27,6 +32,8 @@ class Scene:
     end: str
     """The cursor after the answered turn."""
     failed_turn_id: str
+    etag: str
+    file: bytes
 
     @property
     def well(self) -> pb.SendMessageRequest:
@@ -39,10 +46,12 @@ class Scene:
 
 async def _scene(caller: Caller) -> Scene:
     session_id = await caller.create_session(title="parity")
-    scene = Scene(session_id, "", "", "")
+    scene = Scene(session_id, "", "", "", "", b"")
     well = await Seen().read(caller.stream(scene.well))
     badly = await outcome_of(caller, "SendMessage", scene.badly)
-    return Scene(session_id, well.turn_id, well.cursor, badly.reply.metadata["turn-id"])
+    session = await caller.unary("GetSession", pb.GetSessionRequest(session_id=session_id))
+    file = await caller.export_session(session_id)
+    return Scene(session_id, well.turn_id, well.cursor, badly.reply.metadata["turn-id"], session.etag, file)
 
 
 Make = Callable[[Scene], Message]
@@ -74,6 +83,9 @@ _READS: list[tuple[str, str, Make]] = [
     ),
     ("GetSession", "", lambda s: pb.GetSessionRequest(session_id=s.session_id)),
     ("ListSessions", "", lambda _: pb.ListSessionsRequest(page_size=3)),
+    ("SearchMessages", "", lambda s: pb.SearchMessagesRequest(query="oh", session_id=s.session_id)),
+    ("UndeleteSession", "not deleted", lambda s: pb.UndeleteSessionRequest(session_id=s.session_id)),
+    ("ExportSession", "", lambda s: pb.ExportSessionRequest(session_id=s.session_id)),
 ]
 
 # Calls that change something: each way does the same to a session of its own.
@@ -90,6 +102,16 @@ _WRITES: list[tuple[str, str, Make]] = [
             session=pb.Session(title="ünï", labels={"a.b/c": "d"}, instructions="Be brief.", settings=_SETTINGS),
         ),
     ),
+    (
+        "CreateSession",
+        "chosen id",
+        lambda s: pb.CreateSessionRequest(
+            session_id=f"chosen-{s.session_id}",
+            view=pb.FULL,
+            session=pb.Session(ttl=Duration(seconds=100), idle_ttl=Duration(nanos=2_500_000)),
+        ),
+    ),
+    ("CreateSession", "once", lambda s: pb.CreateSessionRequest(request_id=s.session_id, view=pb.FULL)),
     ("SendMessage", "plain", lambda s: pb.SendMessageRequest(session_id=s.session_id, message="hi")),
     ("SendMessage", "full", lambda s: send_request(s.session_id, "hi", settings=_SETTINGS, request_id="new")),
     (
@@ -109,13 +131,31 @@ _WRITES: list[tuple[str, str, Make]] = [
     ("StreamMessage", "empty", lambda s: send_request(s.session_id, "hi", model="demo/empty")),
     (
         "UpdateSession",
-        "",
+        "by mask",
         lambda s: pb.UpdateSessionRequest(
-            session_id=s.session_id, session=pb.Session(title="new"), update_mask={"paths": ["title"]}
+            session_id=s.session_id,
+            session=pb.Session(title="new", settings=_SETTINGS, etag=s.etag),
+            update_mask=FieldMask(paths=["title", "labels", "settings.stop_sequences", "idle_ttl"]),
         ),
     ),
+    (
+        "UpdateSession",
+        "what is set",
+        lambda s: pb.UpdateSessionRequest(session_id=s.session_id, session=pb.Session(labels={"a": ""})),
+    ),
     ("DeleteSession", "", lambda s: pb.DeleteSessionRequest(session_id=s.session_id)),
+    ("DeleteSession", "as read", lambda s: pb.DeleteSessionRequest(session_id=s.session_id, etag=s.etag)),
+    (
+        "ImportSession",
+        "",
+        lambda s: pb.ImportSessionRequest(
+            session_id=f"copy-{s.session_id}", file=HttpBody(content_type=FILE_TYPE, data=s.file)
+        ),
+    ),
 ]
+
+# Of all sessions of a caller: compared on a server of their own.
+_OF_ALL = {"EraseOwner", "GetErasure"}
 
 
 def _ids(table: list[tuple[str, str, Make]]) -> list[str]:
@@ -123,7 +163,7 @@ def _ids(table: list[tuple[str, str, Make]]) -> list[str]:
 
 
 async def test_every_method_is_compared() -> None:
-    assert {method for method, *_ in (*_READS, *_WRITES)} == set(SERVICE.methods_by_name)
+    assert {method for method, *_ in (*_READS, *_WRITES)} | _OF_ALL == set(SERVICE.methods_by_name)
 
 
 async def test_every_http_rule_is_used() -> None:
@@ -146,6 +186,34 @@ async def test_a_write_does_and_answers_the_same(main: Place, method: str, what:
         after = await outcome_of(caller, "GetHistory", pb.GetHistoryRequest(session_id=scene.session_id, view=pb.FULL))
         outcomes.append((outcome.masked(), after.masked()))
     agree(map("\n".join, outcomes))
+
+
+async def test_an_undeleted_session_answers_the_same(main: Place) -> None:
+    outcomes = []
+    for caller in main.callers:
+        scene = await _scene(caller)
+        await caller.unary("DeleteSession", pb.DeleteSessionRequest(session_id=scene.session_id))
+        undelete = pb.UndeleteSessionRequest(session_id=scene.session_id)
+        outcomes.append((await outcome_of(caller, "UndeleteSession", undelete)).masked())
+    agree(outcomes)
+
+
+async def test_an_erasure_answers_the_same(tmp_path: Path) -> None:
+    async with opened(tmp_path) as place:
+        begun = []
+        for caller in place.callers:
+            await _scene(caller)
+            outcome = await outcome_of(caller, "EraseOwner", pb.EraseOwnerRequest())
+            begun.append(outcome.masked())
+            request = pb.GetErasureRequest(erasure_id=outcome.messages[0].erasure_id)
+            await until(lambda caller=caller, request=request: _is_done(caller, request))
+            agree([(await outcome_of(other, "GetErasure", request)).exact() for other in place.callers])
+        agree(begun)
+
+
+async def _is_done(caller: Caller, request: pb.GetErasureRequest) -> bool:
+    erasure = await caller.unary("GetErasure", request)
+    return bool(erasure.state == pb.Erasure.DONE)
 
 
 async def test_a_page_token_of_one_way_is_good_for_the_others(main: Place) -> None:

@@ -1,15 +1,17 @@
 """Calls to a running service, the same over gRPC and over REST: see grpc_calls.py, rest_calls.py and door.py."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 from chatsession.v1 import chat_session_pb2 as pb
+from google.api.httpbody_pb2 import HttpBody
 from google.rpc import status_pb2
 
 CALL_TIMEOUT_S = 60.0
+FILE_TYPE = "application/x-ndjson"
 
 Events = AsyncGenerator[pb.TurnEvent, None]
 Metadata = tuple[tuple[str, str], ...]
@@ -58,6 +60,12 @@ class Caller(ABC):
         self, method: str, request: Any, *, metadata: Metadata = (), reply: Reply | None = None
     ) -> AsyncGenerator[Any, None]:
         """Call a streaming method; closing the generator breaks the connection of the call."""
+
+    @abstractmethod
+    async def upload(
+        self, method: str, requests: Sequence[Any], *, metadata: Metadata = (), reply: Reply | None = None
+    ) -> Any:
+        """Call a method that takes a file in pieces, at least one. All but the first are of the file alone."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -111,6 +119,19 @@ class Caller(ABC):
         """GetHistory."""
         page: pb.GetHistoryResponse = await self.unary("GetHistory", request)
         return page
+
+    async def export_session(self, session_id: str) -> bytes:
+        """ExportSession, the whole file."""
+        pieces = self.events("ExportSession", pb.ExportSessionRequest(session_id=session_id))
+        return b"".join([piece.data async for piece in pieces])
+
+    async def import_session(self, file: bytes, session_id: str = "", *, piece_bytes: int = 100_000) -> pb.Session:
+        """ImportSession, in pieces of this size."""
+        first = pb.ImportSessionRequest(session_id=session_id, file=HttpBody(content_type=FILE_TYPE))
+        pieces = [HttpBody(data=file[start : start + piece_bytes]) for start in range(0, len(file), piece_bytes)]
+        requests = [first, *(pb.ImportSessionRequest(file=piece) for piece in pieces)]
+        session: pb.Session = await self.upload("ImportSession", requests)
+        return session
 
     async def said(self, session_id: str) -> list[tuple[str, str]]:
         """Return role and content of the messages of a session, as far as one page holds them."""

@@ -1,6 +1,6 @@
 """Calls to a running service over gRPC."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import grpc
@@ -55,6 +55,12 @@ class GrpcCaller(Caller):
             raise from_rpc_error(error) from None
         finally:
             call.cancel()
+
+    async def upload(
+        self, method: str, requests: Sequence[Any], *, metadata: Metadata = (), reply: Reply | None = None
+    ) -> Any:
+        call = getattr(self.stub, method)(iter(requests), timeout=CALL_TIMEOUT_S, metadata=metadata)
+        return await _answer(call, reply)
 
 
 async def _answer(call: Any, reply: Reply | None = None) -> Any:

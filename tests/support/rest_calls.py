@@ -2,15 +2,16 @@
 
 import io
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, Literal
 
 import aiohttp
 import grpc
 from chatsession.errors import ChatSessionError
 from chatsession.status import from_status
-from chatsession.v1 import chat_session_pb2 as pb
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf import json_format
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 from yarl import URL
 
@@ -43,10 +44,13 @@ _HTTP_STATUSES_BY_REASON = {
 _METADATA_PREFIX = "grpc-metadata-"
 _OWN_HEADERS = ("x-request-id", "idempotency-key", "last-event-id")
 _FIELDS_WITH_HEADERS = {
+    "CreateSessionRequest": ("request_id", "idempotency-key"),
     "SendMessageRequest": ("request_id", "idempotency-key"),
     "AttachTurnRequest": ("after_cursor", "last-event-id"),
 }
 _ACCEPT = {"sse": "text/event-stream", "ndjson": "application/x-ndjson"}
+
+_Body = bytes | AsyncIterator[bytes] | None
 
 # Details of a status are read from JSON by name, which needs their types to be loaded.
 assert error_details_pb2.DESCRIPTOR is not None
@@ -56,7 +60,7 @@ class RestCaller(Caller):
     """Calls over HTTP, by the rules of the contract. JSON that is not exactly the contract's is an error.
 
     binding: which of a method's HTTP rules is used, where it has as many, else the last. form: of streams.
-    by_header: a send's request id goes as `Idempotency-Key`, and a cursor as `Last-Event-ID`, not as fields.
+    by_header: a request id goes as `Idempotency-Key`, and a cursor as `Last-Event-ID`, not as fields.
     """
 
     def __init__(
@@ -90,30 +94,44 @@ class RestCaller(Caller):
         reply: Reply | None = None,
     ) -> Any:
         reply = Reply() if reply is None else reply
-        try:
-            async with self._request(method, request, metadata, timeout_s=timeout_s) as response:
-                _take_head(reply, response)
-                body = await response.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _broken(error) from None
-        if response.status != 200:
-            raise _failure(body, reply)
-        return json_format.Parse(body, _answer_of(method))
+        return await _answer(method, self._request(method, request, metadata, timeout_s=timeout_s), reply)
+
+    async def upload(
+        self, method: str, requests: Sequence[Any], *, metadata: Metadata = (), reply: Reply | None = None
+    ) -> Any:
+        reply = Reply() if reply is None else reply
+        binding = self._binding_of(method)
+        files = [getattr(request, binding.body) for request in requests]
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for file in files:
+                if file.data:
+                    yield file.data
+
+        sent = http_request(binding, requests[0])
+        headers = _headers_of(metadata) | {"Content-Type": files[0].content_type}
+        return await _answer(method, self._http(sent.method, sent.target, pieces(), headers), reply)
 
     async def events(
         self, method: str, request: Any, *, metadata: Metadata = (), reply: Reply | None = None
     ) -> AsyncGenerator[Any, None]:
         reply = Reply() if reply is None else reply
+        is_file = SERVICE.methods_by_name[method].output_type.full_name == HttpBody.DESCRIPTOR.full_name
         read = _sse if self._form == "sse" else _ndjson
         accept = _ACCEPT[self._form]
+        headers = {} if is_file else {"Accept": accept}
         try:
-            async with self._request(method, request, metadata, {"Accept": accept}) as response:
+            async with self._request(method, request, metadata, headers) as response:
                 try:
                     _take_head(reply, response)
                     if response.status == 204:
                         return
                     if response.status != 200:
                         raise _failure(await response.read(), reply)
+                    if is_file:
+                        async for piece in response.content.iter_any():
+                            yield HttpBody(content_type=response.headers["Content-Type"], data=piece)
+                        return
                     assert response.content_type == accept
                     async for data in read(response, reply):
                         yield json_format.Parse(data, _answer_of(method))
@@ -139,8 +157,7 @@ class RestCaller(Caller):
         *,
         timeout_s: float = CALL_TIMEOUT_S,
     ) -> Any:
-        sent_headers = {key if key in _OWN_HEADERS else _METADATA_PREFIX + key: value for key, value in metadata}
-        sent_headers |= headers or {}
+        sent_headers = _headers_of(metadata) | (headers or {})
         field, header = _FIELDS_WITH_HEADERS.get(request.DESCRIPTOR.name, ("", ""))
         if self._by_header and field and (value := getattr(request, field)):
             sent_headers[header] = value
@@ -148,22 +165,41 @@ class RestCaller(Caller):
             plain.CopyFrom(request)
             plain.ClearField(field)
             request = plain
-        bindings = bindings_of(method)
-        sent = http_request(bindings[min(self._binding, len(bindings) - 1)], request)
+        sent = http_request(self._binding_of(method), request)
         body = None if sent.body is None else json.dumps(sent.body, ensure_ascii=False).encode()
         return self._http(sent.method, sent.target, body, sent_headers, timeout_s)
 
+    def _binding_of(self, method: str) -> Any:
+        bindings = bindings_of(method)
+        return bindings[min(self._binding, len(bindings) - 1)]
+
     def _http(
-        self, method: str, target: str, body: bytes | None, headers: dict[str, str], timeout_s: float = CALL_TIMEOUT_S
+        self, method: str, target: str, body: _Body, headers: dict[str, str], timeout_s: float = CALL_TIMEOUT_S
     ) -> Any:
         asked = ({} if body is None else {"Content-Type": "application/json"}) | headers
         url = URL(f"{self._base.origin()}{target}", encoded=True)
-        data = None if body is None else io.BytesIO(body)
+        data = io.BytesIO(body) if isinstance(body, bytes) else body
         return self.http.request(method, url, data=data, headers=asked, timeout=aiohttp.ClientTimeout(total=timeout_s))
 
 
 def _answer_of(method: str) -> Any:
-    return getattr(pb, SERVICE.methods_by_name[method].output_type.name)()
+    return GetMessageClass(SERVICE.methods_by_name[method].output_type)()
+
+
+async def _answer(method: str, call: Any, reply: Reply) -> Any:
+    try:
+        async with call as response:
+            _take_head(reply, response)
+            body = await response.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise _broken(error) from None
+    if response.status != 200:
+        raise _failure(body, reply)
+    return json_format.Parse(body, _answer_of(method))
+
+
+def _headers_of(metadata: Metadata) -> dict[str, str]:
+    return {key if key in _OWN_HEADERS else _METADATA_PREFIX + key: value for key, value in metadata}
 
 
 def _take_head(reply: Reply, response: aiohttp.ClientResponse) -> None:
