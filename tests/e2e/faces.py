@@ -133,7 +133,7 @@ class GrpcFace:
             async for event in call:
                 yield json_format.MessageToDict(event)
         except grpc.aio.AioRpcError as error:
-            _refuse(error)
+            refuse_rpc(error)
         finally:
             call.cancel()
 
@@ -150,7 +150,7 @@ class GrpcFace:
         try:
             return await getattr(self.stub, method)(request, timeout=CALL_LIMIT_S, metadata=metadata)
         except grpc.aio.AioRpcError as error:
-            _refuse(error)
+            refuse_rpc(error)
 
     async def raw(self, method: str, wire: bytes) -> bytes:
         """Call a unary method with these bytes as the request, whatever they are."""
@@ -158,7 +158,7 @@ class GrpcFace:
         try:
             answer: bytes = await call(wire, timeout=CALL_LIMIT_S)
         except grpc.aio.AioRpcError as error:
-            _refuse(error)
+            refuse_rpc(error)
         return answer
 
 
@@ -268,7 +268,7 @@ def check_refused(refused: Refused, code: str, reason: str) -> None:
     assert refused.http_status in (None, HTTP_STATUS[code])
 
 
-def _refuse(error: grpc.aio.AioRpcError) -> NoReturn:
+def refuse_rpc(error: grpc.aio.AioRpcError) -> NoReturn:
     status = status_pb2.Status(code=error.code().value[0], message=error.details() or "")
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
