@@ -19,10 +19,12 @@ from service.domain.exporting import Exporter
 from service.domain.history import History
 from service.domain.importing import Importer
 from service.domain.lifetime import Lifetimes
+from service.domain.listing import SessionLister
 from service.domain.log import Log
 from service.domain.ports import ChatModel, SessionStore
 from service.domain.purger import Purger
 from service.domain.runner import TurnLimits
+from service.domain.searching import MessageSearch
 from service.domain.sessions import Sessions
 from service.domain.tasks import TaskOwner
 from service.domain.turns import Turns
@@ -130,6 +132,8 @@ class Service:
                 store, lifetimes=lifetimes, max_bytes=config.import_max_bytes, now=utc_now, new_id=_new_id
             ),
             eraser=eraser,
+            lister=SessionLister(store, now=utc_now),
+            search=MessageSearch(store, now=utc_now),
         )
         limits = CallLimits(config.unary_timeout_seconds, config.stream_timeout_seconds)
         handlers = build_handlers(servicer, limits=limits, log=self._log)

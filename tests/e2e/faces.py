@@ -206,7 +206,8 @@ class RestFace:
         verb = rule.WhichOneof("pattern")
         path = re.sub(r"\{(\w+)\}", lambda name: fields.pop(json_name(name[1]), ""), getattr(rule, verb))
         body = fields if rule.body == "*" else fields.pop(rule.body, {}) if rule.body else None
-        query = urlencode({} if rule.body == "*" else fields)
+        texts = {name: json.dumps(value) if isinstance(value, bool) else value for name, value in fields.items()}
+        query = urlencode({} if rule.body == "*" else texts)
         answer = await self.json(verb.upper(), f"{path}?{query}" if query else path, body, dict(metadata))
         return json_format.ParseDict(answer, GetMessageClass(descriptor.output_type)())
 
