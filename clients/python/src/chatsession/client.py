@@ -1,7 +1,8 @@
 """The asynchronous client."""
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
@@ -231,7 +232,7 @@ class AsyncChatClient:
     ) -> pb.Session:
         """Make a session of a file that `export_session` gave, and return it: whole or not at all.
 
-        file: pieces of any size, such as an open binary file. session_id: for the session; empty takes the one in the
+        file: open for reading bytes, or pieces of any size. session_id: for the session; empty takes the one in the
         file. timeout_s: for the whole file; `stream_timeout_s` if None.
         Never repeated here: after a broken connection the session may be there, and a repeat is then SessionExists.
         Raises InvalidImport, whose `line` says where; SessionExists, InvalidField.
@@ -421,9 +422,17 @@ async def _pieces(file: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator
     if isinstance(file, AsyncIterable):
         async for piece in file:
             yield piece
-    else:
-        for piece in file:
-            yield piece
+        return
+    read = getattr(file, "read", None)
+    pieces: Iterator[bytes] = iter(partial(read, _PIECE_BYTES), b"") if read else iter(file)
+    # In a thread: they may have to be waited for.
+    while piece := await asyncio.to_thread(_next_piece, pieces):
+        yield piece
+
+
+def _next_piece(pieces: Iterator[bytes]) -> bytes:
+    """Return the next piece that is not empty; an empty one at the end."""
+    return next((piece for piece in pieces if piece), b"")
 
 
 def _send_request(

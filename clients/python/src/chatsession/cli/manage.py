@@ -83,9 +83,7 @@ def delete(
                 write_json(MessageToDict(deleted))
             else:
                 until = _time(deleted.purge_time)
-                screen.note(
-                    f"deleted {session_id}; until {until} it can be had back: chatsession undelete {session_id}"
-                )
+                screen.note(f"{session_id} is deleted; until {until}: chatsession undelete {session_id}")
 
 
 def undelete(session: SessionId, as_json: Json = False, server: Server = DEFAULT_SERVER, tls: Tls = False) -> None:

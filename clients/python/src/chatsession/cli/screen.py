@@ -61,8 +61,8 @@ class Screen:
             for start, end in marked:
                 cells[-1].stylize("bold red", start, end)
             table.add_row(*cells)
-        width = None if self.out.is_terminal else _ANY_WIDTH
-        self.out.print(table, width=width, soft_wrap=False, overflow="ellipsis", crop=width is None)
+        console = self.out if self.out.is_terminal else Console(highlight=False, width=_ANY_WIDTH)
+        console.print(table, soft_wrap=False)
 
     def note(self, text: str) -> None:
         """Write a line about what happens."""
