@@ -22,10 +22,12 @@ from service.domain.history import History
 from service.domain.importing import Importer
 from service.domain.lag import LagWatch
 from service.domain.lifetime import Lifetimes
+from service.domain.listing import SessionLister
 from service.domain.log import Log
 from service.domain.ports import ChatModel, SessionStore
 from service.domain.purger import Purger
 from service.domain.runner import TurnLimits
+from service.domain.searching import MessageSearch
 from service.domain.sessions import Sessions
 from service.domain.tasks import TaskOwner
 from service.domain.turns import Turns
@@ -40,7 +42,7 @@ from service.rpc.inprocess import InProcessInvoker
 from service.rpc.pipeline import SERVICE_NAME, CallLimits, Handlers, build_handlers
 from service.rpc.probe import Probe
 from service.rpc.server import build_server
-from service.rpc.servicer import UNSERVED, ChatSessionServicer
+from service.rpc.servicer import ChatSessionServicer
 from service.rpc.status import DOMAIN
 
 _CONTRACT = Path(__file__).parent / "rpc" / "contract.binpb"
@@ -141,6 +143,8 @@ class Service:
                 store, lifetimes=lifetimes, max_bytes=config.import_max_bytes, now=utc_now, new_id=_new_id
             ),
             eraser=eraser,
+            lister=SessionLister(store, now=utc_now),
+            search=MessageSearch(store, now=utc_now),
         )
         limits = CallLimits(config.unary_timeout_seconds, config.stream_timeout_seconds)
         handlers = build_handlers(servicer, limits=limits, log=self._log)
@@ -313,7 +317,6 @@ def build_rest_app(config: Config, invoker: InProcessInvoker, ready: Callable[[s
         ready=ready,
         examples=_EXAMPLES,
         constraints=CONSTRAINTS,
-        unserved=UNSERVED,
         limits=RestLimits(
             unary_timeout_s=config.unary_timeout_seconds,
             stream_timeout_s=config.stream_timeout_seconds,

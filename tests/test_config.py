@@ -32,6 +32,10 @@ def test_defaults_are_the_documented_ones() -> None:
         ("TURN_TIMEOUT_SECONDS", "nan"),
         ("STOP_GRACE_SECONDS", "x"),
         ("LOG_LEVEL", "loud"),
+        ("SESSION_TTL_SECONDS", "0"),
+        ("SESSION_MAX_IDLE_TTL_SECONDS", "1e12"),
+        ("PURGE_GRACE_SECONDS", "-1"),
+        ("PURGE_RATE", "0"),
     ],
 )
 def test_bad_value_is_one_line_that_names_the_setting(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -63,6 +67,16 @@ def test_empty_value_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     config = read_config()
     assert config.openai_api_key is None
     assert config.mongo_uri is None
+
+
+@pytest.mark.parametrize("kind", ["", "IDLE_"])
+def test_no_default_is_above_its_maximum(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setenv(f"SESSION_{kind}TTL_SECONDS", "60")
+    monkeypatch.setenv(f"SESSION_MAX_{kind}TTL_SECONDS", "60")
+    read_config()
+    monkeypatch.setenv(f"SESSION_{kind}TTL_SECONDS", "60.5")
+    with pytest.raises(ConfigError, match=f"SESSION_{kind}TTL_SECONDS: is more than SESSION_MAX_{kind}TTL_SECONDS"):
+        read_config()
 
 
 def test_workers_need_what_they_can_share(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from service.domain.settle import settle
 from service.domain.tasks import TaskOwner
 
 # How long other processes leave an erasure to the one that works on it.
-_CLAIM = timedelta(minutes=1)
+_CLAIM = timedelta(seconds=15)
 _BATCH_SESSIONS = 20
 _MAX_ERASURES = 100
 _TRIES = 5

@@ -10,7 +10,6 @@ ChatError
 ├── Overloaded                   wait, repeat
 ├── Unavailable                  StoreUnavailable (StoreUncertain), ShuttingDown, TurnLost
 ├── CallerDeadlineExceeded       the caller gave too little time
-├── NotBuilt                     in the contract, not in this server
 ├── ModelError                   what the model provider did
 │   └── ModelRateLimited, ModelQuotaExhausted, ModelUnavailable, ModelTimeout, ModelRefusedRequest,
 │       ContextTooLong, ModelAuthenticationFailed, ModelInvalidResponse
@@ -232,12 +231,6 @@ class CallerDeadlineExceeded(ChatError):
     """The caller's deadline ended first."""
 
     reason = "CALLER_DEADLINE_EXCEEDED"
-
-
-class NotBuilt(ChatError):
-    """The contract has it, this server does not."""
-
-    reason = "NOT_IMPLEMENTED"
 
 
 class InternalError(ChatError):

@@ -11,7 +11,8 @@ from service.domain.exported import End, end_line, session_line, turn_line
 from service.domain.ports import TurnStore
 
 _PIECE_BYTES = 64 * 1024
-_BATCH_TURNS = 50
+# Each may have half a MiB, and more.
+_BATCH_TURNS = 10
 
 
 class Exporter:

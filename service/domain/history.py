@@ -1,7 +1,5 @@
 """Reads a session's history in pages, with no hole and no doubles while turns end (docs/turns.md, READERS)."""
 
-import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +9,7 @@ from service.domain.access import look
 from service.domain.checks import MAX_PAGE_SIZE
 from service.domain.entities import Message, Principal, Session, Turn, messages_of
 from service.domain.errors import InvalidField
+from service.domain.pagetoken import read_token, write_token
 from service.domain.ports import TurnStore
 
 MAX_PAGE_BYTES = 1_048_576
@@ -59,7 +58,7 @@ class History:
         last_seq = max(session.last_seq, session.active.turn.last_seq if session.active else 0)
         low, high = query.after_seq + 1, last_seq
         if query.page_token:
-            seen = _read_token(query, session)
+            (seen,) = read_token(query.page_token, _bound(query, session), (int,))
             low, high = (low, min(high, seen - 1)) if newest_first else (max(low, seen + 1), high)
         messages, more = await self._collect(session, low, high, newest_first, query.page_size)
         first, last = (high, low) if newest_first else (low, high)
@@ -67,7 +66,7 @@ class History:
         if any(abs(after - before) > 1 for before, after in pairwise(seqs)):
             # It may have been removed since it was read, the turns before it.
             await look(self._store, principal, session_id, self._now())
-        token = _write_token(query, session, messages[-1].seq) if more else None
+        token = write_token(_bound(query, session), (messages[-1].seq,)) if more else None
         return HistoryPage(session, messages, token, last_seq)
 
     async def _collect(
@@ -114,22 +113,6 @@ class History:
             yield latest
 
 
-def _write_token(query: HistoryQuery, session: Session, seq: int) -> str:
-    fields = [session.uid, query.after_seq, _ORDERS[query.order_by], seq]
-    return urlsafe_b64encode(json.dumps(fields, separators=(",", ":")).encode()).decode().rstrip("=")
-
-
-def _read_token(query: HistoryQuery, session: Session) -> int:
-    token = query.page_token
-    try:
-        fields = json.loads(urlsafe_b64decode((token + "=" * (-len(token) % 4)).encode("ascii")))
-        uid, after_seq, newest_first, seq = fields
-    except (ValueError, TypeError) as exc:
-        raise InvalidField("page_token", "is not a page token of this service") from exc
-    if type(seq) is not int or (uid, after_seq, newest_first) != (
-        session.uid,
-        query.after_seq,
-        _ORDERS[query.order_by],
-    ):
-        raise InvalidField("page_token", "belongs to another session or query")
-    return seq
+def _bound(query: HistoryQuery, session: Session) -> Sequence[object]:
+    """Return what a page token of a history holds for."""
+    return session.uid, query.after_seq, _ORDERS[query.order_by]

@@ -93,7 +93,7 @@ class SessionLister:
                 return found, None
             examined += len(sessions)
             rest = rest.after(rest.place_of(sessions[-1]))
-            batch = min(2 * batch, _MAX_BATCH)
+            batch = min(2 * batch, _MAX_BATCH, MAX_EXAMINED - examined)
         return found, last
 
 

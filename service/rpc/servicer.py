@@ -10,21 +10,20 @@ from google.api.httpbody_pb2 import HttpBody
 from service.domain.cursor import Cursor
 from service.domain.entities import ANONYMOUS, Principal, Session
 from service.domain.erasing import Eraser
-from service.domain.errors import InvalidField, NotBuilt, Retry
+from service.domain.errors import InvalidField, Retry
 from service.domain.exported import CONTENT_TYPE
 from service.domain.exporting import Exporter
 from service.domain.history import History
 from service.domain.importing import Importer
+from service.domain.listing import SessionLister
 from service.domain.live import Seat
+from service.domain.searching import MessageSearch
 from service.domain.sending import SendCommand, TurnSender
 from service.domain.sessions import Sessions
 from service.domain.watching import TurnWatcher
-from service.rpc import convert, sessions, transfers
+from service.rpc import convert, lists, sessions, transfers
 from service.rpc.context import CallContext
 
-_UNBUILT = ("ListSessions", "SearchMessages")
-# What the contract has and this server always refuses, by full names.
-UNSERVED = frozenset(f"{pb.DESCRIPTOR.package}.ChatSessionService.{method}" for method in _UNBUILT)
 _LAST_EVENT_ID = "last-event-id"
 
 
@@ -41,6 +40,8 @@ class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
         exporter: Exporter,
         importer: Importer,
         eraser: Eraser,
+        lister: SessionLister,
+        search: MessageSearch,
     ) -> None:
         self._sessions = sessions
         self._sender = sender
@@ -49,6 +50,8 @@ class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
         self._exporter = exporter
         self._importer = importer
         self._eraser = eraser
+        self._lister = lister
+        self._search = search
 
     async def CreateSession(self, request: pb.CreateSessionRequest, context: CallContext) -> pb.CreateSessionResponse:
         is_full = convert.wants_full(request.view)
@@ -69,7 +72,10 @@ class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
         return self._session_to(await self._sessions.get(_principal(context), request.session_id))
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: CallContext) -> pb.ListSessionsResponse:
-        raise NotBuilt("ListSessions is not served yet")
+        page = await self._lister.page(_principal(context), lists.list_query_from(request))
+        return pb.ListSessionsResponse(
+            sessions=map(self._session_to, page.sessions), next_page_token=page.next_page_token
+        )
 
     async def UpdateSession(self, request: pb.UpdateSessionRequest, context: CallContext) -> pb.Session:
         update = sessions.update_from(request)
@@ -117,7 +123,8 @@ class ChatSessionServicer(pb_grpc.ChatSessionServiceServicer):
     async def SearchMessages(
         self, request: pb.SearchMessagesRequest, context: CallContext
     ) -> pb.SearchMessagesResponse:
-        raise NotBuilt("SearchMessages is not served yet")
+        page = await self._search.page(_principal(context), lists.search_query_from(request))
+        return lists.matches_to(page)
 
     async def ExportSession(
         self, request: pb.ExportSessionRequest, context: CallContext

@@ -159,6 +159,14 @@ def _stream(name: str) -> Any:
     return method
 
 
-_STREAMS = ("StreamMessage", "AttachTurn")
+def _upload(name: str) -> Any:
+    async def method(self: Scripted, requests: Any, context: Any) -> Any:
+        all_requests = [request async for request in requests]
+        return [answer async for answer in self._play(name, all_requests, context)][-1]
+
+    return method
+
+
 for _method in pb.DESCRIPTOR.services_by_name["ChatSessionService"].methods:
-    setattr(Scripted, _method.name, (_stream if _method.name in _STREAMS else _unary)(_method.name))
+    _kind = _upload if _method.client_streaming else _stream if _method.server_streaming else _unary
+    setattr(Scripted, _method.name, _kind(_method.name))

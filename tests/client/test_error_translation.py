@@ -96,4 +96,7 @@ def test_the_service_config_names_methods_that_exist_and_no_send() -> None:
     names = {name["method"] for entry in config["methodConfig"] for name in entry["name"]}
     methods = set(DESCRIPTOR.services_by_name["ChatSessionService"].methods_by_name)
     assert names < methods
-    assert methods - names == {"CreateSession", "UpdateSession", "DeleteSession", "SendMessage", "StreamMessage"}
+    assert methods - names == {
+        "CreateSession", "UpdateSession", "DeleteSession", "UndeleteSession", "ImportSession", "EraseOwner",
+        "SendMessage", "StreamMessage",
+    }  # fmt: skip

@@ -148,17 +148,6 @@ async def test_a_chosen_session_id_needs_no_request_id(client: AsyncChatClient, 
     assert server.requests("CreateSession") == [pb.CreateSessionRequest(session_id="mine", view=pb.FULL)]
 
 
-async def test_create_session_does_without_a_request_id_where_the_server_knows_none(
-    client: AsyncChatClient, server: Scripted
-) -> None:
-    refusal = Refusal(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", fields={"request_id": "not supported"})
-    server.on("CreateSession", [refusal], [pb.CreateSessionResponse(session_id=SESSION)], [refusal])
-    assert (await client.create_session()).session_id == SESSION
-    assert [bool(request.request_id) for request in server.requests("CreateSession")] == [True, False]
-    with pytest.raises(chatsession.InvalidField):
-        await client.create_session(request_id="mine")
-
-
 async def test_metadata_goes_with_every_call(server: Scripted) -> None:
     server.on("SendMessage", [HELLO])
     async with AsyncChatClient(server.target, metadata=[("x-tenant", "acme")]) as client:

@@ -1,6 +1,7 @@
 """One run: calls drawn from a seed, made of the service and of the plain model, whose answers have to agree."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,6 +11,7 @@ from typing import Any
 
 from service.domain.entities import FinishReason, Principal, Session, TurnState
 from service.domain.errors import ChatError
+from service.domain.exporting import Exporter
 from service.domain.fields import SessionFields
 from service.domain.history import History, HistoryQuery
 from service.domain.lifetime import Lifetimes
@@ -95,6 +97,7 @@ class Run:
             store, lifetimes=lifetimes, now=self._time, new_id=new_id, on_delete=self._turns.stop_deleted
         )
         self._history = History(store, now=self._time)
+        self._exporter = Exporter(store, now=self._time)
 
     def _time(self) -> datetime:
         return self.now
@@ -108,7 +111,7 @@ class Run:
         """Make `steps` calls, then let all end that ever will; raises Disagreement."""
         calls: dict[Callable[[], Awaitable[None]], int] = {
             self._create: 5, self._send: 6, self._begin: 3, self._finish: 3, self._get: 2, self._update: 4,
-            self._delete: 3, self._undelete: 3, self._read: 3, self._pass_time: 8, self._purge: 3,
+            self._delete: 3, self._undelete: 3, self._read: 3, self._export: 3, self._pass_time: 8, self._purge: 3,
             self._kill_purger: 2,
         }  # fmt: skip
         try:
@@ -359,6 +362,23 @@ class Run:
         if page is not None:
             said = [message.content for message in page.messages]
             self._check(said == plain.messages(), f"the history of {session_id} is {said}, not {plain.messages()}")
+
+    async def _export(self) -> None:
+        owner, session_id = self._owner_and_id()
+
+        async def export() -> list[Any]:
+            pieces = [piece async for piece in self._exporter.export(self._owners[owner], session_id)]
+            return [json.loads(line) for line in b"".join(pieces).splitlines()]
+
+        lines, plain = await self._agree(
+            f"{owner} exports {session_id}", export(), lambda: self._plain.look(owner, session_id, self.now)
+        )
+        if lines is None:
+            return
+        session, *turns, end = lines
+        self._check((session["kind"], session["title"], end["turns"]) == ("session", plain.title, len(turns)), "lines")
+        said = [(turn["message"], turn.get("response")) for turn in turns]
+        self._check(said == plain.turns, f"the file of {session_id} has {said}, not {plain.turns}")
 
     # Time, and what comes with it
 

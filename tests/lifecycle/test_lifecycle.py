@@ -56,7 +56,7 @@ def test_lives_are_worth_their_time() -> None:
     lines: list[str] = []
     for seed in range(200):
         run(seed, trace=lines.append)
-    for call in ("creates", "sends", "begins", "gets", "updates", "deletes", "undeletes", "reads"):
+    for call in ("creates", "sends", "begins", "gets", "updates", "deletes", "undeletes", "reads", "exports"):
         assert sum(f" {call} " in line and line.endswith(": OK") for line in lines) > 100, call
     for reason in ("SESSION_EXISTS", "SESSION_NOT_FOUND", "SESSION_EXPIRED", "SESSION_BUSY", "STALE_ETAG"):
         assert sum(line.endswith(reason) for line in lines) > 50, reason

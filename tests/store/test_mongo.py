@@ -154,7 +154,7 @@ async def test_documents_have_their_documented_shape(
     assert doc
     assert set(doc) == {
         *("_id", "uid", "owner", "last_seq", "fence", "deleted_at", "settings", "active"),
-        *("labels", "create_time", "update_time", "settings_version"),
+        *("labels", "label_index", "create_time", "update_time", "settings_version"),
     }
     assert doc["owner"] == {"tenant": "tenant", "subject": "subject"}
     assert doc["labels"] == [["a.b", "c"]]

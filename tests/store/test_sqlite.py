@@ -20,7 +20,7 @@ from service.domain import deadline
 from service.domain.entities import ANONYMOUS, Session
 from service.domain.errors import StoreUnavailable, StoreUncertain
 from service.domain.ranges import SessionRange
-from service.store.sqlite import SCHEMA_VERSION, SqliteStore, UnusableFile, turns
+from service.store.sqlite import SCHEMA_VERSION, SqliteStore, UnusableFile, purging, turns
 from tests.contract.build import (
     FULL_SETTINGS,
     MILLISECOND,
@@ -318,6 +318,14 @@ async def test_looking_for_running_sessions_reads_only_those(store: SqliteStore,
     with closing(sqlite3.connect(path)) as other:
         plan = other.execute(f"EXPLAIN QUERY PLAN {turns._RUNNING_SESSIONS}", (10,)).fetchall()
     assert "sessions_running" in plan[0][3]
+
+
+async def test_looking_for_what_is_due_reads_only_that_in_order(store: SqliteStore, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        for sql, index in ((purging._DUE_SESSIONS, "sessions_look_at"), (purging._DUE_RECORDS, "purges_due")):
+            plan = other.execute(f"EXPLAIN QUERY PLAN {sql}", (0, 10)).fetchall()
+            assert len(plan) == 1
+            assert index in plan[0][3]
 
 
 @pytest.mark.parametrize("sql", [turns._OLDEST_FIRST, turns._NEWEST_FIRST])

@@ -247,10 +247,12 @@ class MongoDatabase:
             with pymongo.timeout(_PATIENCE_S):
                 await self._admin.command("ping")
             with pymongo.timeout(_INDEXES_TIMEOUT_S):
-                await self._sessions.create_indexes(SESSION_INDEXES)
-                await self._turns.create_indexes(TURN_INDEXES)
-                await self._purges.create_indexes(PURGE_INDEXES)
-                await self._erasures.create_indexes(ERASURE_INDEXES)
+                await asyncio.gather(
+                    self._sessions.create_indexes(SESSION_INDEXES),
+                    self._turns.create_indexes(TURN_INDEXES),
+                    self._purges.create_indexes(PURGE_INDEXES),
+                    self._erasures.create_indexes(ERASURE_INDEXES),
+                )
             with pymongo.timeout(_UPGRADE_TIMEOUT_S):
                 await upgrade(self._db)
         # mongo-java-server and others that have no sessions do not name a time-out for them.

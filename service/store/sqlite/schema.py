@@ -31,11 +31,14 @@ def _label_index(table: str, time: str) -> Sequence[str]:
     Sessions without labels cost nothing.
     """
 
-    def entries(row: str) -> str:
-        return f"SELECT {row}.owner, value, {row}.{time}, {row}.session_id FROM json_each({row}.labels)"
-
-    add = f"INSERT INTO {table} (whose, label, time, id) {entries('new')};"
-    drop = f"DELETE FROM {table} WHERE (whose, label, time, id) IN ({entries('old')});"
+    add = (
+        f"INSERT INTO {table} (whose, label, time, id)"
+        f" SELECT new.owner, value, new.{time}, new.session_id FROM json_each(new.labels);"
+    )
+    drop = (
+        f"DELETE FROM {table} WHERE whose = old.owner AND label IN (SELECT value FROM json_each(old.labels))"
+        f" AND time = old.{time} AND id = old.session_id;"
+    )
     return (
         f"CREATE TABLE {table} (whose TEXT, label TEXT, time INTEGER, id TEXT, PRIMARY KEY (whose, label, time, id))"
         " WITHOUT ROWID",

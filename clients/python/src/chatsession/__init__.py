@@ -9,7 +9,9 @@ from chatsession.errors import (
     Conflict,
     ContextTooLong,
     DeadlineExceeded,
+    ErasureNotFound,
     InvalidField,
+    InvalidImport,
     MessageTooLarge,
     ModelFailed,
     NotFound,
@@ -35,7 +37,7 @@ from chatsession.retry import RetryPolicy
 from chatsession.service_config import SERVICE_CONFIG
 from chatsession.status import from_rpc_error, from_status
 from chatsession.stream import AnswerStream
-from chatsession.v1.chat_session_pb2 import Message, ModelSettings, Session, Turn
+from chatsession.v1.chat_session_pb2 import Erasure, Message, MessageMatch, ModelSettings, Session, Turn
 from chatsession.version import __version__
 
 __all__ = [
@@ -52,9 +54,13 @@ __all__ = [
     "ContextTooLong",
     "DeadlineExceeded",
     "Ended",
+    "Erasure",
+    "ErasureNotFound",
     "Event",
     "InvalidField",
+    "InvalidImport",
     "Message",
+    "MessageMatch",
     "MessageTooLarge",
     "ModelFailed",
     "ModelSettings",

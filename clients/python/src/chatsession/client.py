@@ -1,19 +1,20 @@
 """The asynchronous client."""
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import grpc
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from chatsession.answer import Answer
 from chatsession.channel import Option, open_channel
 from chatsession.deadline import Deadline
-from chatsession.errors import InvalidField
 from chatsession.retry import Repeats, RetryPolicy, repeat
 from chatsession.rpcs import Metadata, Rpcs
 from chatsession.stream import AnswerStream
@@ -24,6 +25,9 @@ OnBusy = Literal["QUEUE", "REJECT", "INTERRUPT"]
 OnDisconnect = Literal["CONTINUE", "CANCEL"]
 
 DEFAULT_POLICY = RetryPolicy()
+
+_FILE_TYPE = "application/x-ndjson"
+_PIECE_BYTES = 256 * 1024
 
 
 class AsyncChatClient:
@@ -122,15 +126,7 @@ class AsyncChatClient:
             request_id=request_id or ("" if session_id else _new_id()),
             view=pb.FULL,
         )
-        response: pb.CreateSessionResponse
-        try:
-            response = await self._repeated("CreateSession", request, timeout_s)
-        except InvalidField as error:
-            if request_id or "request_id" not in error.field_violations:
-                raise
-            # The first server release knows no request id here. A repeat may then leave an empty session behind.
-            request.request_id = ""
-            response = await self._repeated("CreateSession", request, timeout_s)
+        response: pb.CreateSessionResponse = await self._repeated("CreateSession", request, timeout_s)
         return response.session if response.HasField("session") else pb.Session(session_id=response.session_id)
 
     async def get_session(self, session_id: str, *, timeout_s: float | None = None) -> pb.Session:
@@ -163,6 +159,24 @@ class AsyncChatClient:
                 return
             request.page_token = page.next_page_token
 
+    async def search_messages(
+        self, query: str, *, session_id: str = "", page_size: int = 0, timeout_s: float | None = None
+    ) -> AsyncIterator[pb.MessageMatch]:
+        """Yield the messages that have all words of `query`, newest first; `"words in quotes"` stand together.
+
+        session_id: searches only this session. page_size: of the calls behind it; 0 means 20. timeout_s: for each page.
+        """
+        request = pb.SearchMessagesRequest(query=query, session_id=session_id, page_size=page_size)
+        while True:
+            page: pb.SearchMessagesResponse = await self._rpcs.unary(
+                "SearchMessages", request, self._deadline(timeout_s)
+            )
+            for match in page.matches:
+                yield match
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
     async def update_session(
         self,
         session: pb.Session,
@@ -189,6 +203,57 @@ class AsyncChatClient:
         request = pb.DeleteSessionRequest(session_id=session_id, etag=etag)
         deleted: pb.Session = await self._rpcs.unary("DeleteSession", request, self._deadline(timeout_s))
         return deleted
+
+    async def undelete_session(self, session_id: str, *, timeout_s: float | None = None) -> pb.Session:
+        """Bring a deleted session back, until its `purge_time`, and return it; one that is not deleted stays as it is.
+
+        Raises SessionNotFound, SessionExpired.
+        """
+        request = pb.UndeleteSessionRequest(session_id=session_id)
+        session: pb.Session = await self._repeated("UndeleteSession", request, timeout_s)
+        return session
+
+    async def export_session(self, session_id: str, *, timeout_s: float | None = None) -> AsyncIterator[bytes]:
+        """Yield a session as a file, in pieces: JSON lines with all that `import_session` needs.
+
+        timeout_s: for the whole file; `stream_timeout_s` if None. Raises SessionNotFound, SessionExpired.
+        """
+        deadline = Deadline(self._stream_timeout_s if timeout_s is None else timeout_s)
+        request = pb.ExportSessionRequest(session_id=session_id)
+        async for body in self._rpcs.messages("ExportSession", request, deadline):
+            yield body.data
+
+    async def import_session(
+        self,
+        file: Iterable[bytes] | AsyncIterable[bytes],
+        session_id: str = "",
+        *,
+        timeout_s: float | None = None,
+    ) -> pb.Session:
+        """Make a session of a file that `export_session` gave, and return it: whole or not at all.
+
+        file: open for reading bytes, or pieces of any size. session_id: for the session; empty takes the one in the
+        file. timeout_s: for the whole file; `stream_timeout_s` if None.
+        Never repeated here: after a broken connection the session may be there, and a repeat is then SessionExists.
+        Raises InvalidImport, whose `line` says where; SessionExists, InvalidField.
+        """
+        deadline = Deadline(self._stream_timeout_s if timeout_s is None else timeout_s)
+        session: pb.Session = await self._rpcs.unary("ImportSession", _import_requests(file, session_id), deadline)
+        return session
+
+    async def erase_owner(self, *, timeout_s: float | None = None) -> pb.Erasure:
+        """Begin to erase all sessions that the caller has now, for good, or return the erasure that is under way.
+
+        Ask `get_erasure` how far it has come.
+        """
+        erasure: pb.Erasure = await self._repeated("EraseOwner", pb.EraseOwnerRequest(), timeout_s)
+        return erasure
+
+    async def get_erasure(self, erasure_id: str, *, timeout_s: float | None = None) -> pb.Erasure:
+        """Return how far an erasure has come; it is over when its state is DONE. Raises ErasureNotFound."""
+        request = pb.GetErasureRequest(erasure_id=erasure_id)
+        erasure: pb.Erasure = await self._rpcs.unary("GetErasure", request, self._deadline(timeout_s))
+        return erasure
 
     async def send(
         self,
@@ -342,6 +407,32 @@ class AsyncChatClient:
 
 def _new_id() -> str:
     return str(uuid.uuid4())
+
+
+async def _import_requests(
+    file: Iterable[bytes] | AsyncIterable[bytes], session_id: str
+) -> AsyncIterator[pb.ImportSessionRequest]:
+    yield pb.ImportSessionRequest(session_id=session_id, file=HttpBody(content_type=_FILE_TYPE))
+    async for piece in _pieces(file):
+        for start in range(0, len(piece), _PIECE_BYTES):
+            yield pb.ImportSessionRequest(file=HttpBody(data=piece[start : start + _PIECE_BYTES]))
+
+
+async def _pieces(file: Iterable[bytes] | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    if isinstance(file, AsyncIterable):
+        async for piece in file:
+            yield piece
+        return
+    read = getattr(file, "read", None)
+    pieces: Iterator[bytes] = iter(partial(read, _PIECE_BYTES), b"") if read else iter(file)
+    # In a thread: they may have to be waited for.
+    while piece := await asyncio.to_thread(_next_piece, pieces):
+        yield piece
+
+
+def _next_piece(pieces: Iterator[bytes]) -> bytes:
+    """Return the next piece that is not empty; an empty one at the end."""
+    return next((piece for piece in pieces if piece), b"")
 
 
 def _send_request(

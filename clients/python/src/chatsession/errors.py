@@ -3,7 +3,8 @@
 ChatSessionError
 ├── InvalidField                 mend the named fields
 │   └── MessageTooLarge
-├── NotFound                     SessionNotFound (SessionExpired), TurnNotFound
+├── InvalidImport                the file is cut, damaged or none of the service's
+├── NotFound                     SessionNotFound (SessionExpired), TurnNotFound, ErasureNotFound
 ├── Conflict                     SessionBusy, StaleHistory, StaleEtag
 ├── TurnCancelled                what the model had said is in the history
 ├── AlreadyExists                RequestIdReused, SessionExists
@@ -105,6 +106,16 @@ class MessageTooLarge(InvalidField):
     """The message has more bytes than the service takes. Nothing was saved."""
 
 
+class InvalidImport(ChatSessionError):
+    """A file is not one that was exported, or is cut or damaged. Nothing was saved."""
+
+    @property
+    def line(self) -> int | None:
+        """Where, counted from 1."""
+        value = self.metadata.get("line", "")
+        return int(value) if value.isascii() and value.isdigit() else None
+
+
 class NotFound(ChatSessionError):
     """Something is not there, or not for this caller."""
 
@@ -119,6 +130,10 @@ class SessionExpired(SessionNotFound):
 
 class TurnNotFound(NotFound):
     """The session has no such turn."""
+
+
+class ErasureNotFound(NotFound):
+    """The caller has no such erasure."""
 
 
 class Conflict(ChatSessionError):

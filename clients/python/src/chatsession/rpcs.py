@@ -1,6 +1,6 @@
 """The stub, with metadata, deadlines and typed errors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -45,6 +45,17 @@ class Rpcs:
             return await call
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, request_id=getattr(request, "request_id", None) or None) from error
+        finally:
+            call.cancel()
+
+    async def messages(self, method: str, request: Any, deadline: Deadline) -> AsyncIterator[Any]:
+        """Make one call and yield its answers. Raises ChatSessionError."""
+        call = self._start(method, request, deadline)
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
         finally:
             call.cancel()
 

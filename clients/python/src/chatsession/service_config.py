@@ -2,8 +2,9 @@
 
 Methods that only read, and CancelTurn, which may be repeated without harm, are retried by gRPC itself on UNAVAILABLE.
 SendMessage and StreamMessage are left out: gRPC cannot know whether a send carries a request id. `AsyncChatClient`
-always sends one and repeats sends and CreateSession itself, by what the error says. UpdateSession and DeleteSession
-are left out too: a repeat of one that was applied fails on its etag, or on the missing session.
+always sends one and repeats sends, CreateSession, UndeleteSession and EraseOwner itself, by what the error says.
+UpdateSession, DeleteSession and ImportSession are left out too: a repeat of one that was applied fails on its etag, on
+the missing session, or on the one that is there.
 
 Calls are spread over all addresses of the target, because one connection reaches one worker only.
 Source: https://github.com/grpc/grpc/blob/master/doc/service_config.md
@@ -12,7 +13,10 @@ Source: https://github.com/grpc/grpc/blob/master/doc/service_config.md
 import json
 
 _SERVICE = "chatsession.v1.ChatSessionService"
-_RETRIED = ("GetSession", "ListSessions", "GetTurn", "AttachTurn", "CancelTurn", "GetHistory")
+_RETRIED = (
+    "GetSession", "ListSessions", "GetTurn", "AttachTurn", "CancelTurn", "GetHistory", "SearchMessages",
+    "ExportSession", "GetErasure",
+)  # fmt: skip
 
 SERVICE_CONFIG: str = json.dumps(
     {

@@ -21,6 +21,8 @@ _BY_REASON: dict[str, type[ChatSessionError]] = {
     "SESSION_NOT_FOUND": errors.SessionNotFound,
     "SESSION_EXPIRED": errors.SessionExpired,
     "TURN_NOT_FOUND": errors.TurnNotFound,
+    "INVALID_IMPORT": errors.InvalidImport,
+    "ERASURE_NOT_FOUND": errors.ErasureNotFound,
     "SESSION_BUSY": errors.SessionBusy,
     "STALE_HISTORY": errors.StaleHistory,
     "STALE_ETAG": errors.StaleEtag,

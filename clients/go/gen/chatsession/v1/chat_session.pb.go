@@ -858,13 +858,15 @@ func (x *GetSessionRequest) GetSessionId() string {
 // Request of ListSessions.
 type ListSessionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// At most this many sessions in the answer; 0 means 50, more than 1000 means 1000. Fewer does not mean the end.
+	// At most this many sessions in the answer; 0 means 50, more than 1000 means 1000. A page also ends at 1 MiB of texts,
+	// with at least one session, or when 2000 sessions were looked at. Fewer does not mean the end.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// `next_page_token` of the page before; all other fields must be as they were then.
+	// `next_page_token` of the page before; all other fields but `page_size` must be as they were then.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Which sessions, in a part of AIP-160's syntax: restrictions joined by AND. `labels.KEY = "VALUE"`, `labels:KEY`,
-	// `title = "TEXT"`, `title:"TEXT"` (contains, in any case), and `create_time`, `update_time` or `expire_time` with
-	// `<`, `<=`, `>`, `>=` and a time in RFC 3339. Empty = all.
+	// Which sessions, in a part of AIP-160's syntax: at most 32 restrictions joined by AND, each maybe with NOT or `-`
+	// before it. `labels.KEY = "VALUE"`, `labels:KEY`, `title = "TEXT"`, `title:"TEXT"` (contains, in any case), and
+	// `create_time`, `update_time` or `expire_time` with `<`, `<=`, `>`, `>=` and a time in RFC 3339. At most 4096
+	// characters. Empty = all.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	// `update_time`, `update_time desc` (the default), `create_time` or `create_time desc`.
 	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
@@ -2411,14 +2413,14 @@ func (x *UndeleteSessionRequest) GetSessionId() string {
 // Request of SearchMessages.
 type SearchMessagesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Words that a message must all have, in any case and with or without accents; `"words in quotes"` must stand
-	// together. 1 to 256 characters.
+	// Words that a message must all have, in any case and with or without accents; `"words in quotes"`, and words joined
+	// by other signs than blanks, must stand together. 1 to 256 characters, at least one of them a letter or digit.
 	Query string `protobuf:"bytes,1,opt,name=query,proto3" json:"query,omitempty"`
 	// Only messages of this session; empty searches all.
 	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// At most this many matches in the answer; 0 means 20, more than 100 means 100. Fewer does not mean the end.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// `next_page_token` of the page before; all other fields must be as they were then.
+	// `next_page_token` of the page before; all other fields but `page_size` must be as they were then.
 	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -65,6 +65,8 @@ type ChatSessionServiceClient interface {
 	// Returns a session. Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
 	GetSession(ctx context.Context, in *GetSessionRequest, opts ...grpc.CallOption) (*Session, error)
 	// Lists the caller's sessions; expired ones are not among them. Errors: INVALID_FIELD.
+	//
+	// A session that moves within the order meanwhile may be missed or come twice; by `create_time` none moves.
 	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
 	// Changes a session's settings. Turns that are accepted from now on use them; a running one goes on as it began.
 	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
@@ -111,7 +113,8 @@ type ChatSessionServiceClient interface {
 	// stays so. A session that is not deleted is returned unchanged.
 	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
 	UndeleteSession(ctx context.Context, in *UndeleteSessionRequest, opts ...grpc.CallOption) (*Session, error)
-	// Finds messages in the caller's sessions, newest first. Those of sessions that are gone are never found.
+	// Finds messages in the caller's sessions, those of the newest turns first, once their turn is over. Those of sessions
+	// that are gone are never found.
 	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED (the last two only with a `session_id`).
 	SearchMessages(ctx context.Context, in *SearchMessagesRequest, opts ...grpc.CallOption) (*SearchMessagesResponse, error)
 	// Streams a session as a file: all that is needed to restore it, in either kind of store.
@@ -369,6 +372,8 @@ type ChatSessionServiceServer interface {
 	// Returns a session. Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
 	GetSession(context.Context, *GetSessionRequest) (*Session, error)
 	// Lists the caller's sessions; expired ones are not among them. Errors: INVALID_FIELD.
+	//
+	// A session that moves within the order meanwhile may be missed or come twice; by `create_time` none moves.
 	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
 	// Changes a session's settings. Turns that are accepted from now on use them; a running one goes on as it began.
 	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED, STALE_ETAG.
@@ -415,7 +420,8 @@ type ChatSessionServiceServer interface {
 	// stays so. A session that is not deleted is returned unchanged.
 	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED.
 	UndeleteSession(context.Context, *UndeleteSessionRequest) (*Session, error)
-	// Finds messages in the caller's sessions, newest first. Those of sessions that are gone are never found.
+	// Finds messages in the caller's sessions, those of the newest turns first, once their turn is over. Those of sessions
+	// that are gone are never found.
 	// Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED (the last two only with a `session_id`).
 	SearchMessages(context.Context, *SearchMessagesRequest) (*SearchMessagesResponse, error)
 	// Streams a session as a file: all that is needed to restore it, in either kind of store.

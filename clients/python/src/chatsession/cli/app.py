@@ -1,31 +1,22 @@
 """The commands."""
 
-import json
-import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 from google.protobuf.json_format import MessageToDict
 
-from chatsession.blocking import BlockingAnswerStream, ChatClient
-from chatsession.cli.failure import EXIT_CODES, INTERRUPTED, describe, exit_code
+from chatsession.blocking import BlockingAnswerStream
+from chatsession.cli import manage
+from chatsession.cli.failure import EXIT_CODES
 from chatsession.cli.screen import Screen
+from chatsession.cli.shared import DEFAULT_SERVER, Json, Server, SessionId, Tls, client_of, write_json
 from chatsession.cli.talk import Talk, show_text
-from chatsession.errors import ChatSessionError
 from chatsession.events import Accepted, Ended, Replaced, Text
-from chatsession.retry import RetryPolicy
 from chatsession.v1.chat_session_pb2 import ModelSettings, Turn
 from chatsession.version import __version__
-
-# One second for a server that may not be there at all; a quarter of a minute to see an answer through a restart.
-_QUICK = RetryPolicy(max_attempts=4)
-_PATIENT = RetryPolicy(max_attempts=8)
-_NOTE_EVERY_S = 10.0
 
 
 class OnBusy(StrEnum):
@@ -36,17 +27,8 @@ class OnBusy(StrEnum):
     INTERRUPT = "interrupt"
 
 
-Server = Annotated[
-    str, typer.Option(envvar="CHATSESSION_SERVER", metavar="HOST:PORT", help="Where the service listens for gRPC.")
-]
-Tls = Annotated[bool, typer.Option("--tls", metavar="", envvar="CHATSESSION_TLS", help="Connect with TLS.")]
 Timeout = Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="Longest wait for one answer.")]
 Model = Annotated[str | None, typer.Option(help="Name of the model, as the provider knows it.")]
-Json = Annotated[bool, typer.Option("--json", metavar="", help="JSON, as the REST interface answers it.")]
-SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="Id of the session.")]
-
-DEFAULT_SERVER = "127.0.0.1:50051"
-
 app = typer.Typer(
     name="chatsession",
     help="Talk to a chat session service.",
@@ -56,6 +38,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+manage.add_to(app)
 
 
 def run() -> None:
@@ -103,9 +88,9 @@ def chat(
     screen = Screen()
     session_id = session or ""
     if not session:
-        with _client(screen, server, tls) as client:
+        with client_of(screen, server, tls) as client:
             session_id = client.create_session().session_id
-    with _client(screen, server, tls, is_send=True) as client:
+    with client_of(screen, server, tls, is_send=True) as client:
         settings = None if model is None else ModelSettings(model=model)
         talk = Talk(
             client,
@@ -151,7 +136,7 @@ def send(
         "timeout_s": timeout,
     }
     screen = Screen()
-    with _client(screen, server, tls, is_send=True) as client:
+    with client_of(screen, server, tls, is_send=True) as client:
         if stream:
             with client.stream(session, text, **arguments) as answer_stream:
                 turn = _write_events(answer_stream) if as_json else show_text(answer_stream, screen)
@@ -159,7 +144,7 @@ def send(
             answer = client.send(session, text, **arguments)
             turn = answer.turn
             if as_json:
-                _write_json({"response": answer.text, "turn": MessageToDict(turn)})
+                write_json({"response": answer.text, "turn": MessageToDict(turn)})
             else:
                 screen.text(answer.text)
         screen.end_line()
@@ -176,10 +161,10 @@ def history(
 ) -> None:
     """Write the messages of a session, oldest first."""
     screen = Screen()
-    with _client(screen, server, tls) as client:
+    with client_of(screen, server, tls) as client:
         messages = client.history(session)
         if as_json:
-            _write_json({"sessionId": session, "history": [MessageToDict(message) for message in messages]})
+            write_json({"sessionId": session, "history": [MessageToDict(message) for message in messages]})
             return
         for message in messages:
             screen.out.print(f"{message.role}:", style="bold", markup=False)
@@ -200,47 +185,13 @@ def new(
     tls: Tls = False,
 ) -> None:
     """Create a session and write its id."""
-    with _client(Screen(), server, tls) as client:
+    with client_of(Screen(), server, tls) as client:
         settings = None if model is None else ModelSettings(model=model)
         created = client.create_session(session, title=title, instructions=instructions, settings=settings)
         if as_json:
-            _write_json(MessageToDict(created))
+            write_json(MessageToDict(created))
         else:
             print(created.session_id)
-
-
-@contextmanager
-def _client(screen: Screen, server: str, tls: bool, *, is_send: bool = False) -> Iterator[ChatClient]:
-    """A client whose repeats are told, and whose errors end the command with one line."""
-    log = logging.getLogger("chatsession")
-    log.setLevel(logging.INFO)
-    log.addHandler(handler := _Notes(screen))
-    try:
-        with ChatClient(server, secure=tls, retry=_PATIENT if is_send else _QUICK) as client:
-            yield client
-    except ChatSessionError as error:
-        repeat = f"To repeat it without sending it twice: --request-id {error.request_id}" if is_send else ""
-        screen.error(describe(error, server, how_to_repeat=repeat))
-        raise typer.Exit(exit_code(error)) from error
-    except KeyboardInterrupt as interrupt:
-        screen.note("interrupted; a message that was accepted is saved, and its answer goes on")
-        raise typer.Exit(INTERRUPTED) from interrupt
-    finally:
-        log.removeHandler(handler)
-
-
-class _Notes(logging.Handler):
-    """Says that a call is being repeated; once in a while is enough."""
-
-    def __init__(self, screen: Screen) -> None:
-        super().__init__()
-        self._screen = screen
-        self._quiet_until = 0.0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.created >= self._quiet_until:
-            self._quiet_until = record.created + _NOTE_EVERY_S
-            self._screen.note("(no answer from the service, trying again…)")
 
 
 def _write_events(stream: BlockingAnswerStream) -> Turn | None:
@@ -257,12 +208,8 @@ def _write_events(stream: BlockingAnswerStream) -> Turn | None:
             case Ended():
                 turn = event.turn
                 shown = {"ended": MessageToDict(turn)}
-        _write_json(shown | {"cursor": event.cursor})
+        write_json(shown | {"cursor": event.cursor})
     return turn
-
-
-def _write_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
 def _resume(session_id: str, model: str | None, server: str, tls: bool) -> str:

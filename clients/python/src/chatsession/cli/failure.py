@@ -8,12 +8,14 @@ INTERRUPTED = 130
 # The first class that fits decides: (class, exit code, what to do).
 _TABLE: tuple[tuple[type[ChatSessionError], int, str], ...] = (
     (errors.InvalidField, 2, ""),
+    (errors.InvalidImport, 2, "The file is cut or damaged, or not from: chatsession export"),
     (errors.SessionNotFound, 3, "Start one with: chatsession new"),
     (errors.NotFound, 3, ""),
     (errors.SessionBusy, 4, "Wait for the other turn, or use --on-busy queue or interrupt"),
     (errors.Conflict, 4, ""),
     (errors.TurnCancelled, 4, "What had been said is in: chatsession history"),
     (errors.RequestIdReused, 4, "Another message needs another --request-id"),
+    (errors.SessionExists, 4, "Another id can be chosen with --session"),
     (errors.AlreadyExists, 4, ""),
     (errors.TurnLost, 5, ""),
     (errors.Overloaded, 5, "Try again in a moment"),
@@ -24,7 +26,7 @@ _TABLE: tuple[tuple[type[ChatSessionError], int, str], ...] = (
 )
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 other failure; 2 wrong usage or a refused value; 3 no such session or turn; "
+    "Exit codes: 0 done; 1 other failure; 2 wrong usage or a refused value; 3 no such session, turn or erasure; "
     "4 conflict (busy, cancelled, id in use); 5 service unavailable, try again; 6 out of time; 7 the model failed; "
     "130 interrupted."
 )

@@ -166,6 +166,8 @@ class ChatSessionServiceServicer(object):
 
     def ListSessions(self, request, context):
         """Lists the caller's sessions; expired ones are not among them. Errors: INVALID_FIELD.
+
+        A session that moves within the order meanwhile may be missed or come twice; by `create_time` none moves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -262,7 +264,8 @@ class ChatSessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SearchMessages(self, request, context):
-        """Finds messages in the caller's sessions, newest first. Those of sessions that are gone are never found.
+        """Finds messages in the caller's sessions, those of the newest turns first, once their turn is over. Those of sessions
+        that are gone are never found.
         Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED (the last two only with a `session_id`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -193,14 +193,18 @@ export interface GetSessionRequest {
 
 /** Request of ListSessions. */
 export interface ListSessionsRequest {
-  /** At most this many sessions in the answer; 0 means 50, more than 1000 means 1000. Fewer does not mean the end. */
+  /**
+   * At most this many sessions in the answer; 0 means 50, more than 1000 means 1000. A page also ends at 1 MiB of texts,
+   * with at least one session, or when 2000 sessions were looked at. Fewer does not mean the end.
+   */
   pageSize: number;
-  /** `next_page_token` of the page before; all other fields must be as they were then. */
+  /** `next_page_token` of the page before; all other fields but `page_size` must be as they were then. */
   pageToken: string;
   /**
-   * Which sessions, in a part of AIP-160's syntax: restrictions joined by AND. `labels.KEY = "VALUE"`, `labels:KEY`,
-   * `title = "TEXT"`, `title:"TEXT"` (contains, in any case), and `create_time`, `update_time` or `expire_time` with
-   * `<`, `<=`, `>`, `>=` and a time in RFC 3339. Empty = all.
+   * Which sessions, in a part of AIP-160's syntax: at most 32 restrictions joined by AND, each maybe with NOT or `-`
+   * before it. `labels.KEY = "VALUE"`, `labels:KEY`, `title = "TEXT"`, `title:"TEXT"` (contains, in any case), and
+   * `create_time`, `update_time` or `expire_time` with `<`, `<=`, `>`, `>=` and a time in RFC 3339. At most 4096
+   * characters. Empty = all.
    */
   filter: string;
   /** `update_time`, `update_time desc` (the default), `create_time` or `create_time desc`. */
@@ -539,15 +543,15 @@ export interface UndeleteSessionRequest {
 /** Request of SearchMessages. */
 export interface SearchMessagesRequest {
   /**
-   * Words that a message must all have, in any case and with or without accents; `"words in quotes"` must stand
-   * together. 1 to 256 characters.
+   * Words that a message must all have, in any case and with or without accents; `"words in quotes"`, and words joined
+   * by other signs than blanks, must stand together. 1 to 256 characters, at least one of them a letter or digit.
    */
   query: string;
   /** Only messages of this session; empty searches all. */
   sessionId: string;
   /** At most this many matches in the answer; 0 means 20, more than 100 means 100. Fewer does not mean the end. */
   pageSize: number;
-  /** `next_page_token` of the page before; all other fields must be as they were then. */
+  /** `next_page_token` of the page before; all other fields but `page_size` must be as they were then. */
   pageToken: string;
 }
 
@@ -3999,7 +4003,11 @@ export const ChatSessionServiceService = {
     responseSerialize: (value: Session): Buffer => Buffer.from(Session.encode(value).finish()),
     responseDeserialize: (value: Buffer): Session => Session.decode(value),
   },
-  /** Lists the caller's sessions; expired ones are not among them. Errors: INVALID_FIELD. */
+  /**
+   * Lists the caller's sessions; expired ones are not among them. Errors: INVALID_FIELD.
+   *
+   * A session that moves within the order meanwhile may be missed or come twice; by `create_time` none moves.
+   */
   listSessions: {
     path: "/chatsession.v1.ChatSessionService/ListSessions" as const,
     requestStream: false as const,
@@ -4145,7 +4153,8 @@ export const ChatSessionServiceService = {
     responseDeserialize: (value: Buffer): Session => Session.decode(value),
   },
   /**
-   * Finds messages in the caller's sessions, newest first. Those of sessions that are gone are never found.
+   * Finds messages in the caller's sessions, those of the newest turns first, once their turn is over. Those of sessions
+   * that are gone are never found.
    * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED (the last two only with a `session_id`).
    */
   searchMessages: {
@@ -4230,7 +4239,11 @@ export interface ChatSessionServiceServer extends UntypedServiceImplementation {
   createSession: handleUnaryCall<CreateSessionRequest, CreateSessionResponse>;
   /** Returns a session. Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED. */
   getSession: handleUnaryCall<GetSessionRequest, Session>;
-  /** Lists the caller's sessions; expired ones are not among them. Errors: INVALID_FIELD. */
+  /**
+   * Lists the caller's sessions; expired ones are not among them. Errors: INVALID_FIELD.
+   *
+   * A session that moves within the order meanwhile may be missed or come twice; by `create_time` none moves.
+   */
   listSessions: handleUnaryCall<ListSessionsRequest, ListSessionsResponse>;
   /**
    * Changes a session's settings. Turns that are accepted from now on use them; a running one goes on as it began.
@@ -4294,7 +4307,8 @@ export interface ChatSessionServiceServer extends UntypedServiceImplementation {
    */
   undeleteSession: handleUnaryCall<UndeleteSessionRequest, Session>;
   /**
-   * Finds messages in the caller's sessions, newest first. Those of sessions that are gone are never found.
+   * Finds messages in the caller's sessions, those of the newest turns first, once their turn is over. Those of sessions
+   * that are gone are never found.
    * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED (the last two only with a `session_id`).
    */
   searchMessages: handleUnaryCall<SearchMessagesRequest, SearchMessagesResponse>;
@@ -4365,7 +4379,11 @@ export interface ChatSessionServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: Session) => void,
   ): ClientUnaryCall;
-  /** Lists the caller's sessions; expired ones are not among them. Errors: INVALID_FIELD. */
+  /**
+   * Lists the caller's sessions; expired ones are not among them. Errors: INVALID_FIELD.
+   *
+   * A session that moves within the order meanwhile may be missed or come twice; by `create_time` none moves.
+   */
   listSessions(
     request: ListSessionsRequest,
     callback: (error: ServiceError | null, response: ListSessionsResponse) => void,
@@ -4548,7 +4566,8 @@ export interface ChatSessionServiceClient extends Client {
     callback: (error: ServiceError | null, response: Session) => void,
   ): ClientUnaryCall;
   /**
-   * Finds messages in the caller's sessions, newest first. Those of sessions that are gone are never found.
+   * Finds messages in the caller's sessions, those of the newest turns first, once their turn is over. Those of sessions
+   * that are gone are never found.
    * Errors: INVALID_FIELD, SESSION_NOT_FOUND, SESSION_EXPIRED (the last two only with a `session_id`).
    */
   searchMessages(

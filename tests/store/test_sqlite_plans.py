@@ -1,0 +1,98 @@
+"""SQLite looks up what it needs in an index: it scans no table, and sorts nothing, however much there is."""
+
+import re
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from service.domain.ranges import SessionRange, TimeField
+from service.store.sqlite import SqliteStore, erasing, listing, purging, rows, searching, sessions, turns
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
+    """A file with the tables of this release."""
+    store = SqliteStore(str(tmp_path / "sessions.db"))
+    await store.open()
+    await store.close()
+    with closing(sqlite3.connect(tmp_path / "sessions.db")) as database:
+        yield database
+
+
+def plan_of(database: sqlite3.Connection, sql: str) -> list[str]:
+    steps = database.execute(f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?")).fetchall()
+    return [step[3] for step in steps if not step[3].startswith(("SCAN json_each", "LIST SUBQUERY", "SCALAR SUBQUERY"))]
+
+
+BOTH_ENDS = "({0},{1})>(?,?) AND ({0},{1})<(?,?)"
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+@pytest.mark.parametrize(
+    ("time_field", "index"), [("update_time", "sessions_updated"), ("create_time", "sessions_created")]
+)
+def test_a_list_is_read_along_its_index(
+    database: sqlite3.Connection, time_field: TimeField, index: str, newest_first: bool
+) -> None:
+    assert plan_of(database, listing.list_statement(SessionRange(time_field, newest_first))) == [
+        f"SEARCH sessions USING INDEX {index} (owner=? AND {BOTH_ENDS.format(time_field, 'session_id')})"
+    ]
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+@pytest.mark.parametrize("time_field", ["update_time", "create_time"])
+def test_a_list_by_label_is_read_along_the_labels(
+    database: sqlite3.Connection, time_field: TimeField, newest_first: bool
+) -> None:
+    assert plan_of(database, listing.list_statement(SessionRange(time_field, newest_first, label=("a",)))) == [
+        f"SEARCH labels_by_{time_field} USING PRIMARY KEY (whose=? AND label=? AND {BOTH_ENDS.format('time', 'id')})",
+        "SEARCH sessions USING INDEX sqlite_autoindex_sessions_1 (session_id=?)",
+    ]
+
+
+def test_a_search_is_read_along_the_words_in_order_of_time(database: sqlite3.Connection) -> None:
+    words, of_turn = plan_of(database, searching.FIND)
+    # In FTS5's own terms: by words (M) and up to a rowid (<).
+    assert re.fullmatch(r"SCAN search VIRTUAL TABLE INDEX \d+:M\d+<", words)
+    assert of_turn == "SEARCH turns USING INTEGER PRIMARY KEY (rowid=?)"
+
+
+@pytest.mark.parametrize(
+    ("sql", "step"),
+    [
+        (listing.BY_ID, "SEARCH sessions USING INDEX sqlite_autoindex_sessions_1 (session_id=?)"),
+        *(
+            (sql, "SEARCH sessions USING INDEX sqlite_autoindex_sessions_1 (session_id=?)")
+            for sql in (turns._SESSION, turns._ACCEPT, turns._CHECKPOINT, turns._END, turns._TAKE_OVER, turns._CANCEL)
+        ),
+        *(
+            (sql, "SEARCH sessions USING INDEX sqlite_autoindex_sessions_1 (session_id=?)")
+            for sql in (sessions._UPDATE, sessions._DELETE, sessions._UNDELETE, purging._START_PURGE)
+        ),
+        (rows.insert_turns(1), "SEARCH turns USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        (purging._DUE_SESSIONS, "SEARCH sessions USING INDEX sessions_look_at (look_at<?)"),
+        (purging._DUE_RECORDS, "SEARCH purges USING INDEX purges_due (due<?)"),
+        (
+            erasing._SESSIONS,
+            "SEARCH sessions USING INDEX sessions_created"
+            " (owner=? AND (create_time,session_id)>(?,?) AND create_time<?)",
+        ),
+    ],
+)
+def test_a_statement_looks_up_what_it_needs(database: sqlite3.Connection, sql: str, step: str) -> None:
+    assert plan_of(database, sql) == [step]
+
+
+@pytest.mark.parametrize("time", ["update_time", "create_time"])
+@pytest.mark.parametrize("trigger", ["drop", "move"])
+def test_labels_are_taken_from_the_index_one_by_one(database: sqlite3.Connection, time: str, trigger: str) -> None:
+    [(sql,)] = database.execute(
+        "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = ?", (f"labels_by_{time}_{trigger}",)
+    )
+    [delete] = re.findall(r"DELETE FROM[^;]*", sql)
+    assert plan_of(database, re.sub(r"\bold\.\w+", "?", delete)) == [
+        f"SEARCH labels_by_{time} USING PRIMARY KEY (whose=? AND label=? AND time=? AND id=?)"
+    ]
