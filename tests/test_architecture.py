@@ -14,13 +14,21 @@ ALLOWED = {
     "rest": {"rest"},
     "rpc": {"domain", "rpc", "rest"},
 }
+_MONGO_PARTS = (
+    "connection",
+    "erasing",
+    "importing",
+    "listing",
+    "purging",
+    "schema",
+    "searching",
+    "turns",
+    "writes",
+)
 # Library -> the only files that may import it.
 SOLE_IMPORTERS = {
     "motor": {"store/mongo/connection.py"},
-    "pymongo": {
-        f"store/mongo/{part}.py"
-        for part in ("connection", "erasing", "importing", "listing", "purging", "schema", "searching", "turns", "writes")
-    },
+    "pymongo": {f"store/mongo/{part}.py" for part in _MONGO_PARTS},
     "aiosqlite": {"store/sqlite/connection.py", "store/sqlite/schema.py"},
     "openai": {"llm/openai.py"},
     "uvicorn": {"rest/listener.py"},

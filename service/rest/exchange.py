@@ -23,6 +23,10 @@ _ABSOLUTE: Final = re.compile(rb"^https?://[^/?#]*", re.IGNORECASE)
 _SKIPPED_BYTES: Final = 64 * 1024
 
 
+BODY_PASSED_ON = "http.request.passed_on"
+"""Extension of the ASGI scope: `tell` wants to know how many bytes of a body are held no more."""
+
+
 class Exchange:
     """A request that is being answered.
 

@@ -20,7 +20,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.rest.exchange import App
+from service.rest.exchange import BODY_PASSED_ON, App
 from service.rest.refusal import Reason, Refusal, bad_request
 from service.rest.status import status_of
 from service.rest.transport import PatientTransport, Unread
@@ -196,6 +196,7 @@ class _Protocol(HttpToolsProtocol):
         self._body_is_open = False
         self._head_bytes = 0
         super().on_message_begin()
+        self.scope["extensions"] = {BODY_PASSED_ON: {"tell": self._let_go}}
 
     def on_url(self, url: bytes) -> None:
         self._count_head(len(url))
@@ -249,8 +250,13 @@ class _Protocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def _let_go_of_body(self) -> None:
-        self._shared.held_body_bytes -= self._held_body_bytes
-        self._held_body_bytes = 0
+        self._let_go(self._held_body_bytes)
+
+    def _let_go(self, size: int) -> None:
+        """So much of the body is held no more."""
+        size = min(size, self._held_body_bytes)
+        self._shared.held_body_bytes -= size
+        self._held_body_bytes -= size
 
     def _stop_parsing(self, refusal: Refusal) -> NoReturn:
         """Have the parser come back through send_400_response."""

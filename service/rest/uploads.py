@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from service.rest.exchange import Exchange
+from service.rest.exchange import BODY_PASSED_ON, Exchange
 from service.rest.guard import Cut, Guard, Message
 
 
@@ -18,6 +18,7 @@ class Upload:
         self._exchange = exchange
         self._limits = exchange.limits
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(1)
+        self._passed_on = exchange.scope.get("extensions", {}).get(BODY_PASSED_ON, {}).get("tell", _ignore)
         self._size = 0
         if exchange.body_is_read:
             self._pieces.put_nowait(None)
@@ -50,5 +51,10 @@ class Upload:
             return
         self._exchange.body_is_read = not more
         await self._pieces.put(piece)
+        self._passed_on(len(piece))
         if not more:
             await self._pieces.put(None)
+
+
+def _ignore(_size: int) -> None:
+    """The server does not count."""

@@ -159,6 +159,18 @@ async def test_s11_a_body_that_goes_on_may_take_longer_than_others() -> None:
     assert len(files(invoker)) == 8 * MIB
 
 
+async def test_s11_a_body_may_be_longer_than_all_bodies_that_are_held() -> None:
+    invoker = FakeInvoker()
+    limits = ListenerLimits(max_held_body_bytes=2 * MIB)
+    async with wired(upload_app(invoker, replace(FAST, max_upload_bytes=8 * MIB)), limits) as wire:
+        await begin(wire, f"Content-Length: {6 * MIB}")
+        for _ in range(24):
+            await wire.send(bytes(MIB // 4))
+            await asyncio.sleep(0.02)
+        assert (await wire.answer()).status == 200
+    assert len(files(invoker)) == 6 * MIB
+
+
 async def test_s11_a_client_that_leaves_ends_the_call() -> None:
     invoker = FakeInvoker()
     async with wired(upload_app(invoker, replace(FAST, body_timeout_s=10))) as wire:

@@ -604,9 +604,7 @@ async def test_of_many_writes_whose_answer_is_lost_each_is_uncertain(store: Mong
     for session in sessions:
         assert await store.insert_session(session)
     _LostAnswer(proxy, "update")
-    answers = await asyncio.gather(
-        *(store.accept(s, NOW, an_active()) for s in sessions), return_exceptions=True
-    )
+    answers = await asyncio.gather(*(store.accept(s, NOW, an_active()) for s in sessions), return_exceptions=True)
     assert all(isinstance(answer, StoreUncertain) for answer in answers)
     await _until_it_answers(store)
     found = [await store.session(session.owner, session.session_id) for session in sessions]
