@@ -21,7 +21,10 @@ _ALONE: Final = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
-_WORD: Final = re.compile(rf"[{_ALONE}][{_MARKS}]*|[^\W_{_ALONE}](?:[^\W_{_ALONE}]|[{_MARKS}])*")
+# What comes first is only for speed: a word of ASCII that nothing else follows.
+_WORD: Final = re.compile(
+    rf"[a-zA-Z0-9]++(?![^\x00-\x7f])|[{_ALONE}][{_MARKS}]*|[^\W_{_ALONE}](?:[^\W_{_ALONE}]|[{_MARKS}])*"
+)
 
 
 class Word(NamedTuple):

@@ -1,5 +1,6 @@
 """Sessions are listed and messages found over either face."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -8,18 +9,22 @@ from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
+from chatsession.errors import ChatSessionError
 from chatsession.v1 import chat_session_pb2 as pb
 
 from tests.e2e.conftest import Settings, store_and_face
-from tests.e2e.faces import Face, Refused, check_refused, connect, rest_face
+from tests.e2e.refusals import check_refused
 from tests.e2e.waiting import first_text
+from tests.support.calls import Caller, send_request, whole_history
+from tests.support.door import connect
+from tests.support.rest_calls import RestCaller
 from tests.support.server import running_server
 
 _SLOW = "demo/slow:chunks=200,delay_ms=100"
 
 
 @pytest_asyncio.fixture
-async def face(store: Settings, face_name: str, tmp_path: Path) -> AsyncIterator[Face]:
+async def face(store: Settings, face_name: str, tmp_path: Path) -> AsyncIterator[Caller]:
     """A service of its own, which must have logged no error."""
     async with running_server(tmp_path, **store) as server:
         async with connect(face_name, server) as face:
@@ -27,11 +32,11 @@ async def face(store: Settings, face_name: str, tmp_path: Path) -> AsyncIterator
         assert [entry for entry in server.log if entry.get("level") not in ("info", "warning")] == []
 
 
-async def create(face: Face, session_id: str, **fields: Any) -> None:
+async def create(face: Caller, session_id: str, **fields: Any) -> None:
     await face.unary("CreateSession", pb.CreateSessionRequest(session_id=session_id, session=pb.Session(**fields)))
 
 
-async def pages(face: Face, method: str, request: Any, items: str) -> list[Any]:
+async def pages(face: Caller, method: str, request: Any, items: str) -> list[Any]:
     """All pages of a list or a search, each as its items."""
     found = []
     while True:
@@ -43,31 +48,31 @@ async def pages(face: Face, method: str, request: Any, items: str) -> list[Any]:
         request.page_token = page.next_page_token
 
 
-async def listed(face: Face, **fields: Any) -> list[str]:
+async def listed(face: Caller, **fields: Any) -> list[str]:
     found = await pages(face, "ListSessions", pb.ListSessionsRequest(**fields), "sessions")
     return [session.session_id for page in found for session in page]
 
 
-async def found(face: Face, query: str, **fields: Any) -> list[tuple[str, int, str]]:
+async def found(face: Caller, query: str, **fields: Any) -> list[tuple[str, int, str]]:
     request = pb.SearchMessagesRequest(query=query, **fields)
     matches = [match for page in await pages(face, "SearchMessages", request, "matches") for match in page]
     return [(match.session_id, match.seq, match.role) for match in matches]
 
 
-async def refused(face: Face, method: str, request: Any, field: str) -> str:
-    with pytest.raises(Refused) as caught:
+async def refused(face: Caller, method: str, request: Any, field: str) -> str:
+    with pytest.raises(ChatSessionError) as caught:
         await face.unary(method, request)
     check_refused(caught.value, "INVALID_ARGUMENT", "INVALID_FIELD")
-    return caught.value.fields[field]
+    return str(caught.value.field_violations[field])
 
 
 @store_and_face
-async def test_sessions_are_listed_page_by_page(face: Face) -> None:
+async def test_sessions_are_listed_page_by_page(face: Caller) -> None:
     for number in range(7):
         labels = {"parity": str(number % 2), "team": "ö & =?"}
         await create(face, f"s{number}", title=f"Session No. {number}", labels=labels)
     assert await listed(face) == [f"s{number}" for number in reversed(range(7))]
-    await face.send("s2", "hi", "demo/echo")
+    await face.ask("s2", "hi", "demo/echo")
     assert await listed(face, page_size=3) == ["s2", "s6", "s5", "s4", "s3", "s1", "s0"]
     assert await listed(face, order_by="create_time", page_size=2) == [f"s{number}" for number in range(7)]
     by_label = 'labels.parity = "1" AND labels.team = "ö & =?"'
@@ -90,11 +95,11 @@ async def test_sessions_are_listed_page_by_page(face: Face) -> None:
 
 
 @store_and_face
-async def test_a_list_shows_what_runs_and_what_is_deleted(face: Face) -> None:
+async def test_a_list_shows_what_runs_and_what_is_deleted(face: Caller) -> None:
     await create(face, "running", instructions="be brief")
     await create(face, "deleted")
     deleted = await face.unary("DeleteSession", pb.DeleteSessionRequest(session_id="deleted"))
-    async with aclosing(face.stream("running", "hi", _SLOW)) as events:
+    async with aclosing(face.stream(send_request("running", "hi", model=_SLOW))) as events:
         await first_text(events)
         [[session]] = await pages(face, "ListSessions", pb.ListSessionsRequest(), "sessions")
         assert session == await face.unary("GetSession", pb.GetSessionRequest(session_id="running"))
@@ -104,22 +109,21 @@ async def test_a_list_shows_what_runs_and_what_is_deleted(face: Face) -> None:
         [sessions] = await pages(face, "ListSessions", both, "sessions")
         assert {session.session_id for session in sessions} == {"running", "deleted"}
         assert deleted in sessions
-        turn = pb.CancelTurnRequest(session_id="running", turn_id=(await listed_one(face)).active_turn_id)
-        await face.unary("CancelTurn", turn)
+        await face.cancel_turn("running", (await listed_one(face)).active_turn_id)
     assert not (await listed_one(face)).HasField("active_turn_id")
 
 
-async def listed_one(face: Face) -> Any:
+async def listed_one(face: Caller) -> Any:
     [[session]] = await pages(face, "ListSessions", pb.ListSessionsRequest(), "sessions")
     return session
 
 
 @store_and_face
-async def test_messages_are_found_while_their_session_is_there(face: Face) -> None:
+async def test_messages_are_found_while_their_session_is_there(face: Caller) -> None:
     for session_id in ("a", "b"):
         await create(face, session_id)
         for message in ("Wo ist die Straßenbahn? 👋 Die Straßenbahn!", "nothing to see"):
-            await face.send(session_id, message, "demo/echo")
+            await face.ask(session_id, message, "demo/echo")
     everywhere = [(session_id, seq, role) for session_id in "ba" for seq, role in ((2, "assistant"), (1, "user"))]
     assert await found(face, "STRASSENBAHN wo") == everywhere
     assert await found(face, '"ist die" strassenbahn', page_size=1) == everywhere
@@ -131,32 +135,37 @@ async def test_messages_are_found_while_their_session_is_there(face: Face) -> No
     [match] = page.matches
     assert match.snippet == "Wo ist die Straßenbahn? 👋 Die Straßenbahn!"
     assert [match.snippet[span.start : span.end] for span in match.spans] == ["Straßenbahn", "Straßenbahn"]
-    history = await face.turns("b")
-    shown = (match.turn_id, match.create_time.ToJsonString())
-    assert shown == (history[1]["turnId"], history[1]["createTime"])
+    answer = (await whole_history(face, "b"))[1]
+    assert (match.turn_id, match.create_time) == (answer.turn_id, answer.create_time)
     for other in ({"query": "nothing"}, {"query": "strassenbahn", "session_id": "b"}):
         request = pb.SearchMessagesRequest(page_token=page.next_page_token, **other)
         assert "another query" in await refused(face, "SearchMessages", request, "page_token")
 
     await face.unary("DeleteSession", pb.DeleteSessionRequest(session_id="b"))
     assert await found(face, "strassenbahn") == everywhere[2:]
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ChatSessionError) as caught:
         await found(face, "strassenbahn", session_id="b")
     check_refused(caught.value, "NOT_FOUND", "SESSION_NOT_FOUND")
     await face.unary("UndeleteSession", pb.UndeleteSessionRequest(session_id="b"))
     assert await found(face, "strassenbahn") == everywhere
 
 
+async def got(rest: RestCaller, target: str) -> Any:
+    status, _, body = await rest.call("GET", target)
+    assert status == 200, body
+    return json.loads(body)
+
+
 async def test_both_are_plain_json_over_rest(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, rest_face(server) as rest:
-        assert await rest.json("GET", "/v1/sessions") == {"sessions": [], "nextPageToken": ""}
-        assert await rest.json("GET", "/v1/messages:search?query=x") == {"matches": [], "nextPageToken": ""}
-        await rest.json("POST", "/v1/sessions?sessionId=a", {"title": "t", "labels": {"k": "v w"}})
-        await rest.send("a", "ä 👋 needle", "demo/echo")
+    async with running_server(tmp_path) as server, RestCaller(server) as rest:
+        assert await got(rest, "/v1/sessions") == {"sessions": [], "nextPageToken": ""}
+        assert await got(rest, "/v1/messages:search?query=x") == {"matches": [], "nextPageToken": ""}
+        await create(rest, "a", title="t", labels={"k": "v w"})
+        await rest.ask("a", "ä 👋 needle", "demo/echo")
         wanted = quote('labels.k = "v w" AND title:T')
-        answer = await rest.json("GET", f"/v1/sessions?filter={wanted}&pageSize=5")
+        answer = await got(rest, f"/v1/sessions?filter={wanted}&pageSize=5")
         assert [session["sessionId"] for session in answer["sessions"]] == ["a"]
-        answer = await rest.json("GET", "/v1/messages:search?query=needle&pageSize=1")
+        answer = await got(rest, "/v1/messages:search?query=needle&pageSize=1")
         assert answer["nextPageToken"]
         [match] = answer["matches"]
         assert (match["role"], match["seq"], match["spans"]) == ("assistant", 2, [{"start": 4, "end": 10}])

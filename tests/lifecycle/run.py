@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -86,8 +87,11 @@ class Run:
             store,
             self._model,
             context_tokens=100_000,
+            recent_tokens=100_000,
+            max_turns=1000,
             limits=TurnLimits(poll_s=0.001),
             now=self._time,
+            clock=time.monotonic,
             new_id=new_id,
             log=NoLog(),
         )

@@ -38,7 +38,7 @@ class Outcome:
         return self.error.reason if self.error else ""
 
     def exact(self) -> str:
-        """Everything, as text. Where deltas and files were cut is a matter of time, and so are heartbeats: not in it."""
+        """Everything, as text. Where deltas and files were cut is a matter of time, as are heartbeats: not in it."""
         metadata = {key: value for key, value in self.reply.metadata.items() if not key.startswith("grpc-")}
         if not self.messages and self.error is None:
             # grpc.aio now and then loses the initial metadata of a stream that ends without a message.

@@ -93,22 +93,10 @@ async def busy(caller: Caller, model: str = _SILENT, **fields: Any) -> AsyncIter
 
 
 async def test_every_reason_of_both_is_provoked() -> None:
-    assert _PROVOKED == OF_BOTH
+    assert _PROVOKED | {"NOT_IMPLEMENTED"} == OF_BOTH, "every method of the contract is implemented"
 
 
 # What the caller did
-
-
-_NOT_BUILT: list[tuple[str, Message]] = [
-    ("ListSessions", pb.ListSessionsRequest()),
-    ("SearchMessages", pb.SearchMessagesRequest(query="hi")),
-]
-
-
-@provokes("NOT_IMPLEMENTED")
-@pytest.mark.parametrize(("method", "request_pb"), _NOT_BUILT, ids=[method for method, _ in _NOT_BUILT])
-async def test_a_method_that_is_not_built(main: Place, reason: str, method: str, request_pb: Message) -> None:
-    check_exactly(reason, await each(main, method, request_pb))
 
 
 _OF_A_SESSION: dict[str, Callable[[str], Message]] = {
@@ -123,6 +111,7 @@ _OF_A_SESSION: dict[str, Callable[[str], Message]] = {
     "DeleteSession": lambda session_id: pb.DeleteSessionRequest(session_id=session_id),
     "UndeleteSession": lambda session_id: pb.UndeleteSessionRequest(session_id=session_id),
     "ExportSession": lambda session_id: pb.ExportSessionRequest(session_id=session_id),
+    "SearchMessages": lambda session_id: pb.SearchMessagesRequest(query="hi", session_id=session_id),
 }
 of_a_session = pytest.mark.parametrize("method", _OF_A_SESSION)
 
@@ -348,6 +337,7 @@ async def test_a_model_that_fails(main: Place, reason: str, method: str) -> None
 
 _OF_NO_SESSION: dict[str, Message] = {
     "CreateSession": pb.CreateSessionRequest(),
+    "ListSessions": pb.ListSessionsRequest(),
     "EraseOwner": pb.EraseOwnerRequest(),
     "GetErasure": pb.GetErasureRequest(erasure_id="any"),
 }

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chatsession.v1 import chat_session_pb2 as pb
@@ -83,7 +84,15 @@ _READS: list[tuple[str, str, Make]] = [
     ),
     ("GetSession", "", lambda s: pb.GetSessionRequest(session_id=s.session_id)),
     ("ListSessions", "", lambda _: pb.ListSessionsRequest(page_size=3)),
-    ("SearchMessages", "", lambda s: pb.SearchMessagesRequest(query="oh", session_id=s.session_id)),
+    (
+        "ListSessions",
+        "every field",
+        lambda _: pb.ListSessionsRequest(
+            page_size=3, filter='NOT labels."a.b/c" = "é" AND title:PAR', order_by="create_time", show_deleted=True
+        ),
+    ),
+    ("SearchMessages", "", lambda _: pb.SearchMessagesRequest(query='"hal lo" you', page_size=3)),
+    ("SearchMessages", "one session", lambda s: pb.SearchMessagesRequest(query="oh", session_id=s.session_id)),
     ("UndeleteSession", "not deleted", lambda s: pb.UndeleteSessionRequest(session_id=s.session_id)),
     ("ExportSession", "", lambda s: pb.ExportSessionRequest(session_id=s.session_id)),
 ]
@@ -216,13 +225,24 @@ async def _is_done(caller: Caller, request: pb.GetErasureRequest) -> bool:
     return bool(erasure.state == pb.Erasure.DONE)
 
 
-async def test_a_page_token_of_one_way_is_good_for_the_others(main: Place) -> None:
+# The first of several pages.
+_PAGES: list[tuple[str, str, Make]] = [
+    ("GetHistory", "", lambda s: pb.GetHistoryRequest(session_id=s.session_id, page_size=1)),
+    ("ListSessions", "", lambda _: pb.ListSessionsRequest(page_size=1, filter="title = parity")),
+    ("SearchMessages", "", lambda s: pb.SearchMessagesRequest(query="you", session_id=s.session_id, page_size=1)),
+]
+
+
+@pytest.mark.parametrize(("method", "what", "make"), _PAGES, ids=_ids(_PAGES))
+async def test_a_page_token_of_one_way_is_good_for_the_others(main: Place, method: str, what: str, make: Make) -> None:
+    await main.callers[0].create_session(title="parity")
     scene = await _scene(main.callers[0])
     pages = []
     for caller in main.callers:
-        first = await caller.history(pb.GetHistoryRequest(session_id=scene.session_id, page_size=1))
-        second = pb.GetHistoryRequest(session_id=scene.session_id, page_size=1, page_token=first.next_page_token)
-        pages += [(await outcome_of(other, "GetHistory", second)).exact() for other in main.callers]
+        request: Any = make(scene)
+        request.page_token = (await caller.unary(method, request)).next_page_token
+        assert request.page_token
+        pages += [(await outcome_of(other, method, request)).exact() for other in main.callers]
     agree(pages)
 
 
