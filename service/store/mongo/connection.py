@@ -149,7 +149,7 @@ class MongoDatabase:
 
     async def _find(self, collection: Any, condition: Doc, *, limit: int, **options: Any) -> list[Doc]:
         async def find(session: Any) -> list[Doc]:
-            cursor = collection.find(condition, limit=limit, batch_size=limit, session=session, **options)
+            cursor = collection.find(condition, limit=limit, session=session, **{"batch_size": limit, **options})
             docs: list[Doc] = await cursor.to_list(limit)
             return docs
 

@@ -1,7 +1,9 @@
 """The turns of sessions: what docs/turns.md asks of a store."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from pymongo import ASCENDING, DESCENDING
 
@@ -21,6 +23,8 @@ from service.store.documents import (
 from service.store.mongo.connection import Doc, of_key
 from service.store.mongo.writes import Checkpoint, MongoWrites, held
 
+_SCAN_BATCH: Final = 200
+
 
 class MongoTurns(MongoWrites):
     """A TurnStore."""
@@ -32,8 +36,13 @@ class MongoTurns(MongoWrites):
 
     async def running_sessions(self, limit: int) -> Sequence[Session]:
         """Return sessions that have a RUNNING turn, at most `limit`, in no order."""
-        docs = await self._find(self._sessions, {"active.state": RUNNING}, limit=limit)
-        return [session_from_doc(doc) for doc in docs]
+        # They may be thousands: in parts, so that other work goes on meanwhile.
+        docs = await self._find(self._sessions, {"active.state": RUNNING}, limit=limit, batch_size=_SCAN_BATCH)
+        sessions: list[Session] = []
+        for start in range(0, len(docs), _SCAN_BATCH):
+            sessions += map(session_from_doc, docs[start : start + _SCAN_BATCH])
+            await asyncio.sleep(0)
+        return sessions
 
     async def turn_by_request(self, key: SessionKey, request_key: str) -> Turn | None:
         """Return the archived turn with this request key."""
