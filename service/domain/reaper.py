@@ -51,12 +51,16 @@ class Reaper:
 
     async def scan(self) -> None:
         """Look at all running turns once, and take over those whose owner is gone."""
-        sessions = await self._store.running_sessions(_MAX_SESSIONS)
+        sessions = [
+            session
+            for session in await self._store.running_sessions(_MAX_SESSIONS)
+            if not self._board.runs_here(session)
+        ]
         now = asyncio.get_running_loop().time()
         seen: dict[tuple[str, str], _Sight] = {}
         for session in sessions:
             active = session.running
-            if active is None or self._board.runs_here(session):
+            if active is None:
                 continue
             key = session.uid, active.turn.turn_id
             sight = self._seen.get(key)

@@ -86,6 +86,7 @@ _CLIENT_OPTIONS: Final[dict[str, Any]] = {
 # How long calls wait for a primary after the first of them missed it; those after that fail at once.
 _PATIENCE_S: Final = 2.5
 _CLOSE_TIMEOUT_S: Final = 1.0
+_SCAN_BATCH: Final = 200
 
 _DUPLICATE_KEY: Final = 11000
 _REFUSED: Final = frozenset({13, 18, 8000})
@@ -182,8 +183,13 @@ class MongoStore:
 
     async def running_sessions(self, limit: int) -> Sequence[Session]:
         """Return sessions that have a RUNNING turn, at most `limit`, in no order."""
-        docs = await self._find(self._sessions, {"active.state": RUNNING}, limit=limit)
-        return [session_from_doc(doc) for doc in docs]
+        # They may be thousands: in parts, so that other work goes on meanwhile.
+        docs = await self._find(self._sessions, {"active.state": RUNNING}, limit=limit, batch_size=_SCAN_BATCH)
+        sessions: list[Session] = []
+        for start in range(0, len(docs), _SCAN_BATCH):
+            sessions += map(session_from_doc, docs[start : start + _SCAN_BATCH])
+            await asyncio.sleep(0)
+        return sessions
 
     async def turn_by_request(self, uid: str, request_key: str) -> Turn | None:
         """Return the archived turn with this request key."""
@@ -368,7 +374,7 @@ class MongoStore:
 
     async def _find(self, collection: Any, condition: _Doc, *, limit: int, **options: Any) -> list[_Doc]:
         async def find(session: Any) -> list[_Doc]:
-            cursor = collection.find(condition, limit=limit, batch_size=limit, session=session, **options)
+            cursor = collection.find(condition, limit=limit, session=session, **{"batch_size": limit, **options})
             docs: list[_Doc] = await cursor.to_list(limit)
             return docs
 
