@@ -18,9 +18,10 @@ from service.config import Config, ConfigError, read_config
 from service.wiring import Service, StartError
 from service.workers import WORKER_ENV, supervise
 
-# An open stream is about 150 objects that live long: looking at all of them for garbage again and again took a fifth
-# of the CPU at 3,000 streams, and made a process with 10,000 stand still for more than a second.
-_GC_THRESHOLDS = (10_000, 20, 100)
+# An open stream is about 150 objects that live long. To look at all of them for garbage again and again took a fifth of
+# the CPU at 3,000 streams, and lets a process with 10,000 stand still for a second. What garbage there is in cycles
+# is young (a few objects of gRPC for each call).
+_GC_THRESHOLDS = (5_000, 10, 200)
 
 
 def main() -> int:
