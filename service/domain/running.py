@@ -202,6 +202,13 @@ class TurnRunners:
             raise StoreUnavailable
         self._remember_archived(key.uid, turn_id)
 
+    async def wait_for_archive(self, key: SessionKey, active: Active, timeout_s: float) -> bool:
+        """Wait until a turn that ended here is archived; False if it is not within the time."""
+        runner = self._board.runner_of(key.uid, active.turn.turn_id)
+        if runner is not None:
+            await runner.wait_until_done(timeout_s)
+        return self._board.runner_of(key.uid, active.turn.turn_id) is None
+
     def _remember_archived(self, uid: str, turn_id: str) -> None:
         self._archived.pop(uid, None)
         self._archived[uid] = turn_id

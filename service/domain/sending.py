@@ -42,6 +42,8 @@ from service.domain.recent import RecentSessions
 from service.domain.runner import TurnLimits
 from service.domain.running import TurnRunners
 
+_ARCHIVE_PATIENCE_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class SendCommand:
@@ -180,6 +182,10 @@ class TurnSender:
                 return None
             if await self._store.turn_by_request(session.key, key) is not None:
                 return None
+        if session.active and not await self._runners.wait_for_archive(
+            session.key, session.active, _ARCHIVE_PATIENCE_S
+        ):
+            return None  # the store is away, or slow: LOOK finds out which
         seat = await self._accept(command, session, past, progress)
         self._recent.learn(seat is not None)
         return seat
