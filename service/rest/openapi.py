@@ -168,11 +168,11 @@ class Document:
         else:
             field = message.fields_by_name[rule.body]
             schema = self._schemas.field(field, Way.IN)
-            required = behaves(field, field_behavior_pb2.REQUIRED)
+            required = rule.method.client_streaming or behaves(field, field_behavior_pb2.REQUIRED)
             example = self._examples.get(rule.method.full_name, _example(field))
             is_file = field.message_type is not None and field.message_type.full_name == wellknown.HTTP_BODY
         if is_file:
-            return {"required": required, "content": {"*/*": {}}}
+            return {"required": required, "content": {schema.get("contentMediaType", "*/*"): {}}}
         return {"required": required, "content": {"application/json": {"schema": schema, "example": example}}}
 
     def _responses(self, rule: Rule) -> dict[str, Any]:
