@@ -38,7 +38,7 @@ def sessions(database: Database[dict[str, Any]], count: int, turns: int) -> list
     """Insert sessions of so many turns as the service would have left them; return their ids."""
     made = [_session(turns) for _ in range(count)]
     _insert(database.sessions, (session_to_doc(session) for session, _ in made))
-    _insert(database.turns, (turn_to_doc(session.uid, turn) for session, past in made for turn in past))
+    _insert(database.turns, (turn_to_doc(session.key, turn) for session, past in made for turn in past))
     return [session.session_id for session, _ in made]
 
 
