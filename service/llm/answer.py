@@ -7,6 +7,7 @@ import orjson
 from service.domain.entities import FinishReason, Usage
 from service.domain.errors import ModelError
 from service.domain.ports import Finish
+from service.llm.alike import AlikeEvents
 from service.llm.faults import cut, event_fault, invalid
 from service.llm.sse import EventReader, EventTooLargeError
 
@@ -45,6 +46,7 @@ class Answer:
         self.is_over = False
         self.progress = 0
         self._events = EventReader(max_event_bytes)
+        self._alike = AlikeEvents()
         self._room_bytes = max_answer_bytes
         self._has_event = False
         self._secret = secret
@@ -84,30 +86,45 @@ class Answer:
         return text
 
     def _read_events(self, events: list[bytes]) -> str:
-        texts = []
-        for event in events:
-            if event == b"[DONE]":
+        texts: list[str] = []
+        position = 0
+        while position < len(events) and not (self.done or self.is_over):
+            if alike := self._alike_texts(events, position):
+                texts += alike
+                position += len(alike)
+            elif events[position] == b"[DONE]":
                 self.done = True
                 if self.finish_reason is None:
                     self.fail(cut())
-            if self.done or self.is_over:
-                break
-            self._has_event = True
-            if text := self._read(event, "delta"):
-                texts.append(text)
+            else:
+                self._has_event = True
+                texts.append(self._read(events[position], "delta"))
+                position += 1
         return texts[0] if len(texts) == 1 else "".join(texts)
+
+    def _alike_texts(self, events: list[bytes], position: int) -> list[str]:
+        """Return the texts of the next events as far as they need no parsing."""
+        texts = self._alike.texts_of(events, position)
+        if not texts:
+            return texts
+        size_bytes = len("".join(texts).encode())
+        if self._room_bytes < size_bytes:
+            return []  # one of them is too much: parsing finds out which
+        self._room_bytes -= size_bytes
+        self.progress += len(texts)
+        return texts
 
     def _read(self, raw: bytes, part: str) -> str:
         try:
             completion = orjson.loads(raw)
-            return self._plain_text(completion) or self._text(completion, part)
+            return self._plain_text(raw, completion) or self._text(completion, part)
         except orjson.JSONDecodeError:
             self.fail(invalid("not JSON"))
         except ModelError as fault:
             self.fail(fault)
         return ""
 
-    def _plain_text(self, completion: Any) -> str:
+    def _plain_text(self, raw: bytes, completion: Any) -> str:
         """Return the text of an event that brings nothing but text, as most do; none of another event."""
         try:
             (choice,) = completion["choices"]
@@ -116,12 +133,15 @@ class Answer:
                 return ""
         except (KeyError, TypeError, ValueError):
             return ""
-        if type(text) is not str or not text.isascii() or "usage" in completion or "error" in completion:
+        # With usage asked for, OpenAI sends it as null in all events but the last.
+        if completion.get("usage") is not None or completion.get("error") is not None:
             return ""
-        if self._room_bytes < len(text):
+        if type(text) is not str or not text.isascii() or self._room_bytes < len(text):
             return ""
-        self._room_bytes -= len(text)
-        self.progress += bool(text)
+        if text:
+            self._room_bytes -= len(text)
+            self.progress += 1
+            self._alike.learn(raw, completion, text)
         return text
 
     def _text(self, completion: Any, part: str) -> str:
