@@ -82,10 +82,16 @@ class TurnRunners:
 
     def _leave(self, session: Session, past: Past, ended: Active) -> None:
         """Remember the session as END has left it, for the next send. `session` as it was before ACCEPT."""
-        turn = ended.turn
-        left = replace(session, fence=ended.fence, last_seq=turn.last_seq, active=ended)
-        if turn.ending is not None:
-            left = replace(left, update_time=turn.ending.end_time, idle_since=turn.ending.end_time)
+        turn, ending = ended.turn, ended.turn.ending
+        assert ending is not None
+        left = replace(
+            session,
+            fence=ended.fence,
+            last_seq=turn.last_seq,
+            active=ended,
+            update_time=ending.end_time,
+            idle_since=ending.end_time,
+        )
         self._recent.leave(left, past.after([turn], turn.last_seq))
 
     async def _write_accept(self, session: Session, active: Active) -> Active | Turn | None:

@@ -21,6 +21,7 @@ _ALONE: Final = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
+_ASCII_WORD: Final = re.compile(r"[a-z0-9]+")
 # What comes first is only for speed: a word of ASCII that nothing else follows.
 _WORD: Final = re.compile(
     rf"[a-zA-Z0-9]++(?![^\x00-\x7f])|[{_ALONE}][{_MARKS}]*|[^\W_{_ALONE}](?:[^\W_{_ALONE}]|[{_MARKS}])*"
@@ -44,6 +45,8 @@ def words(text: str) -> Iterator[Word]:
 
 def word_texts(text: str) -> list[str]:
     """Return the words of a text in order, as they are compared."""
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
     return list(filter(None, map(_fold, _WORD.findall(text))))
 
 

@@ -58,7 +58,7 @@ class Batcher(Generic[T, R]):
     async def do(self, item: T) -> R:
         """Return the result for an item, or raise its error."""
         loop = asyncio.get_running_loop()
-        waiting = _Waiting[T, R](item, loop.create_future(), loop.time() + self._patience_s)
+        waiting: _Waiting[T, R] = _Waiting(item, loop.create_future(), loop.time() + self._patience_s)
         self._waiting.append(waiting)
         if not self._flights:
             self._take_off()

@@ -8,6 +8,7 @@ ended is its ending's `state`); a turn document is the immutable copy of an ende
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from service.domain.entities import (
@@ -167,7 +168,7 @@ def turn_to_doc(key: SessionKey, turn: Turn) -> dict[str, Any]:
 
 def turn_words(*texts: str) -> list[str]:
     """Return what a turn is found by: the beginning of each of its words, which is all that an index can hold."""
-    return sorted({word[:MAX_INDEXED_CHARS] for text in texts for word in word_texts(text)})
+    return sorted({word[:MAX_INDEXED_CHARS] for word in set(chain.from_iterable(map(word_texts, texts)))})
 
 
 def turn_from_doc(doc: Mapping[str, Any]) -> Turn:
