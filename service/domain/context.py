@@ -12,12 +12,12 @@ one token for three bytes of UTF-8 and four for the frame of a message, which is
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from service.domain.entities import Role, Session, SessionKey, Turn
+from service.domain.entities import Role, Session, SessionKey, TurnTexts
 from service.domain.ports import ContextMessage, TurnStore
 
 _BYTES_PER_TOKEN = 3
 _FRAME_TOKENS = 4
-_BATCH_TURNS = 50
+_BATCH_TURNS = 64
 
 
 def estimate_tokens(text: str) -> int:
@@ -39,6 +39,7 @@ class Past:
     """The newest exchanges of a session that fit a budget, oldest first, up to the message `last_seq`.
 
     is_cut: an older exchange did not fit. None is then taken in any more, so that no gap arises.
+    archived_turn_id: the newest turn that was read from the archive, and so is in it for good; empty if none was.
     """
 
     last_seq: int
@@ -46,13 +47,14 @@ class Past:
     exchanges: tuple[Exchange, ...] = ()
     tokens: int = 0
     is_cut: bool = False
+    archived_turn_id: str = ""
 
     @property
     def messages(self) -> list[ContextMessage]:
         """All that was said, oldest first."""
         return [message for exchange in self.exchanges for message in exchange.said]
 
-    def after(self, turns: Iterable[Turn], last_seq: int) -> "Past":
+    def after(self, turns: Iterable[TurnTexts], last_seq: int) -> "Past":
         """Return the past after further turns, oldest first, whose newest message is `last_seq`."""
         newer = tuple(_exchanges(turns))
         exchanges, is_cut = self.exchanges + newer, self.is_cut
@@ -62,7 +64,7 @@ class Past:
             first, is_cut = first + 1, True
         return Past(last_seq, self.budget_tokens, exchanges[first:], tokens, is_cut)
 
-    def before(self, turns: Iterable[Turn]) -> "Past":
+    def before(self, turns: Iterable[TurnTexts]) -> "Past":
         """Return the past with older turns, newest first, as far as they fit."""
         older: list[Exchange] = []
         tokens, is_cut = self.tokens, self.is_cut
@@ -88,28 +90,28 @@ class ContextBuilder:
         known: an earlier past of the session; only what has come since is read then.
         """
         past = Past(session.last_seq, self._left_by(session.instructions))
-        latest = [session.active.turn] if session.active else []
-        upper = latest[0].first_seq - 1 if latest else session.last_seq
+        latest = session.active.turn.texts if session.active else None
         if known is not None and known.budget_tokens == past.budget_tokens and known.last_seq <= session.last_seq:
-            turns = await self._newest(session.key, known.last_seq + 1, upper)
+            turns = await self._newest(session.key, known.last_seq + 1, session.last_seq)
             if len(turns) < _BATCH_TURNS:
-                return known.after(
-                    [*reversed(turns), *(t for t in latest if t.first_seq > known.last_seq)], past.last_seq
-                )
-        past = past.after(latest, past.last_seq)
-        while upper > 0 and not past.is_cut:
-            turns = await self._newest(session.key, 1, upper)
+                newer = [*reversed(_older(turns, latest)), *([latest] if latest else [])]
+                since = (turn for turn in newer if turn.first_seq > known.last_seq)
+                return replace(known.after(since, past.last_seq), archived_turn_id=_first_id(turns))
+        if latest is not None:
+            past = past.after([latest], past.last_seq)
+        # The copy of `latest` is among them if it is archived.
+        turns = await self._newest(session.key, 1, session.last_seq)
+        past = replace(past.before(_older(turns, latest)), archived_turn_id=_first_id(turns))
+        while len(turns) == _BATCH_TURNS and not past.is_cut:
+            turns = await self._newest(session.key, 1, turns[-1].first_seq - 1)
             past = past.before(turns)
-            if len(turns) < _BATCH_TURNS:
-                break
-            upper = turns[-1].first_seq - 1
         return past
 
-    async def _newest(self, key: SessionKey, first_seq_from: int, first_seq_to: int) -> Sequence[Turn]:
+    async def _newest(self, key: SessionKey, first_seq_from: int, first_seq_to: int) -> Sequence[TurnTexts]:
         if first_seq_from > first_seq_to:
             return ()
-        return await self._store.turns(
-            key, first_seq_from=first_seq_from, first_seq_to=first_seq_to, limit=_BATCH_TURNS, newest_first=True
+        return await self._store.turn_texts(
+            key, first_seq_from=first_seq_from, first_seq_to=first_seq_to, limit=_BATCH_TURNS
         )
 
     def _left_by(self, instructions: str) -> int:
@@ -122,11 +124,18 @@ def build_context(session: Session, past: Past, user_text: str) -> list[ContextM
     return [*head, *past.messages, ContextMessage(Role.USER, user_text)]
 
 
-def _exchanges(turns: Iterable[Turn]) -> Iterator[Exchange]:
+def _older(turns: Sequence[TurnTexts], latest: TurnTexts | None) -> Sequence[TurnTexts]:
+    return turns if latest is None else [turn for turn in turns if turn.first_seq < latest.first_seq]
+
+
+def _first_id(turns: Sequence[TurnTexts]) -> str:
+    return turns[0].turn_id if turns else ""
+
+
+def _exchanges(turns: Iterable[TurnTexts]) -> Iterator[Exchange]:
     """Return those turns that have an answer."""
-    for turn in turns:
-        if turn.ending is not None and turn.ending.text:
-            question, answer = turn.user_text, turn.ending.text
+    for _, _, question, answer in turns:
+        if answer:
             yield Exchange(
                 (ContextMessage(Role.USER, question), ContextMessage(Role.ASSISTANT, answer)),
                 estimate_tokens(question) + estimate_tokens(answer),

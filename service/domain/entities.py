@@ -129,6 +129,15 @@ class Ending:
     model: str | None = None
 
 
+class TurnTexts(NamedTuple):
+    """What was said in a turn. answer: empty if there is none."""
+
+    turn_id: str
+    first_seq: int
+    user_text: str
+    answer: str
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One user message and its answer: what is fixed at acceptance, and the ending once there is one.
@@ -158,6 +167,11 @@ class Turn:
     def last_seq(self) -> int:
         """Number of the turn's newest message; the user message while it runs."""
         return self.ending.last_seq if self.ending else self.first_seq
+
+    @property
+    def texts(self) -> TurnTexts:
+        """What was said in it so far."""
+        return TurnTexts(self.turn_id, self.first_seq, self.user_text, self.ending.text if self.ending else "")
 
     def same_request(self, user_text: str, sent_settings: ModelSettings) -> bool:
         """Whether a send with these fields is a repeat of this turn's."""

@@ -26,6 +26,7 @@ from service.domain.entities import (
     Session,
     SessionKey,
     Turn,
+    TurnTexts,
     Usage,
 )
 from service.domain.ranges import SessionRange
@@ -56,6 +57,11 @@ class TurnStore(Protocol):
         self, key: SessionKey, *, first_seq_from: int, first_seq_to: int, limit: int, newest_first: bool = False
     ) -> Sequence[Turn]:
         """Return archived turns with first_seq_from <= first_seq <= first_seq_to, by first_seq, at most `limit`."""
+
+    async def turn_texts(
+        self, key: SessionKey, *, first_seq_from: int, first_seq_to: int, limit: int
+    ) -> Sequence[TurnTexts]:
+        """Return what was said in archived turns, newest first; a range as in `turns`."""
 
     async def accept(self, session: Session, now: datetime, active: Active) -> bool:
         """Make `active` the session's turn: if fence and settings_version are as in `session`, and it is neither

@@ -92,7 +92,7 @@ class TurnRunners:
             update_time=ending.end_time,
             idle_since=ending.end_time,
         )
-        self._recent.leave(left, past.after([turn], turn.last_seq))
+        self._recent.leave(left, past.after([turn.texts], turn.last_seq))
 
     async def _write_accept(self, session: Session, active: Active) -> Active | Turn | None:
         """ACCEPT, settled. Returns our turn as it stands now, or None if it was surely not accepted."""

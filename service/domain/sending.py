@@ -209,7 +209,7 @@ class TurnSender:
 
     async def _accept(self, command: SendCommand, session: Session, past: Past, progress: "_Progress") -> Seat | None:
         """Start the turn's own task and wait until it is accepted; None if the session has moved on meanwhile."""
-        if session.active is not None:
+        if session.active is not None and session.active.turn.turn_id != past.archived_turn_id:
             await self._runners.make_sure_archived(session.key, session.active)
         if self._board.is_draining:
             raise ShuttingDown

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from service.domain.entities import Active, Ending, Erasure, Principal, PurgeRecord, Session, SessionKey, Turn
+from service.domain.entities import (
+    Active,
+    Ending,
+    Erasure,
+    Principal,
+    PurgeRecord,
+    Session,
+    SessionKey,
+    Turn,
+    TurnTexts,
+)
 from service.domain.ports import Lease
 from service.domain.ranges import SessionRange
 
@@ -84,6 +94,14 @@ class ModelStore:
     ) -> Sequence[Turn]:
         found = [turn for turn in self._turns_of(key) if first_seq_from <= turn.first_seq <= first_seq_to]
         return sorted(found, key=lambda turn: turn.first_seq, reverse=newest_first)[:limit]
+
+    async def turn_texts(
+        self, key: SessionKey, *, first_seq_from: int, first_seq_to: int, limit: int
+    ) -> Sequence[TurnTexts]:
+        turns = await self.turns(
+            key, first_seq_from=first_seq_from, first_seq_to=first_seq_to, limit=limit, newest_first=True
+        )
+        return [turn.texts for turn in turns]
 
     async def accept(self, session: Session, now: datetime, active: Active) -> bool:
         found = self._there(session.key)

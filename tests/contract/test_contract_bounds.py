@@ -23,6 +23,7 @@ CALLS: dict[str, Callable[[SessionStore], Awaitable[object]]] = {
     "turn_by_request": lambda store: store.turn_by_request(_KEY, "c:1"),
     "turn_by_id": lambda store: store.turn_by_id(_KEY, "turn1"),
     "turns": lambda store: store.turns(_KEY, first_seq_from=1, first_seq_to=9, limit=9),
+    "turn_texts": lambda store: store.turn_texts(_KEY, first_seq_from=1, first_seq_to=9, limit=9),
     "accept": lambda store: store.accept(a_session(), NOW, an_active()),
     "checkpoint": lambda store: store.checkpoint(_LEASE, 0, "text"),
     "release": lambda store: store.release(_LEASE, 0, "text"),

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.domain.entities import SessionKey, Turn
+from service.domain.entities import SessionKey, Turn, TurnState, TurnTexts
 from service.domain.ports import SessionStore
 from tests.contract.build import ENDINGS, OTHERS, TEXTS, a_key, a_turn, an_ending
 from tests.contract.conftest import MakeStore
@@ -131,6 +131,21 @@ async def test_newest_first_is_the_same_range_from_its_end(store: SessionStore) 
     await _archived(store, key, *NUMBERS)
     turns = await store.turns(key, first_seq_from=3, first_seq_to=1000, limit=4, newest_first=True)
     assert [turn.first_seq for turn in turns] == [1000, 100, 99, 11]
+
+
+async def test_texts_are_those_of_the_turns_newest_first(store: SessionStore) -> None:
+    key = a_key()
+    turns = await _archived(store, key, 1, 3, 5)
+    failed = _ended(7, ending=an_ending(state=TurnState.FAILED, text="", last_seq=7))
+    assert await store.archive(key, failed)
+    found = await store.turn_texts(key, first_seq_from=2, first_seq_to=7, limit=3)
+    assert list(found) == [
+        TurnTexts(turn.turn_id, turn.first_seq, turn.user_text, turn.ending.text if turn.ending else "")
+        for turn in (failed, *reversed(turns[1:]))
+    ]
+    assert len(await store.turn_texts(key, first_seq_from=1, first_seq_to=9, limit=2)) == 2
+    for owner in OTHERS:
+        assert not await store.turn_texts(key._replace(owner=owner), first_seq_from=1, first_seq_to=9, limit=9)
 
 
 async def test_a_long_history_comes_in_one_answer(store: SessionStore) -> None:

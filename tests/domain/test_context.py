@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from service.domain.context import ContextBuilder, build_context, estimate_tokens
+from service.domain.context import ContextBuilder, Past, build_context, estimate_tokens
 from service.domain.entities import Role, TurnState
 from service.store.sqlite import SqliteStore
 from tests.domain.builders import a_session, a_turn, running
@@ -35,6 +35,17 @@ async def test_newest_turn_is_taken_from_the_session_document(store: SqliteStore
     newest = a_turn(3, "q2", "a2")
     session = await a_session(store, [a_turn(1, "q1", "a1")], replace(running(newest), turn=newest))
     assert await contents(store, session) == ["q1", "a1", "q2", "a2"]
+
+
+async def test_the_copy_of_the_newest_turn_counts_once_and_is_known_to_be_there(store: SqliteStore) -> None:
+    older, newest = a_turn(1, "q1", "a1"), a_turn(3, "q2", "a2")
+    session = await a_session(store, [older, newest], replace(running(newest), turn=newest))
+    builder = ContextBuilder(store, budget_tokens=1000)
+    past = await builder.past_of(session)
+    assert [message.content for message in past.messages] == ["q1", "a1", "q2", "a2"]
+    assert past.archived_turn_id == newest.turn_id
+    known = Past(2, 1000).after([older.texts], 2)
+    assert await builder.past_of(session, known) == past
 
 
 async def test_running_turn_is_not_part_of_it(store: SqliteStore) -> None:

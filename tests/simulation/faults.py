@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tests.simulation.clock import ticks
 
-READS = ("session", "turn_by_request", "turn_by_id", "turns", "running_sessions")
+READS = ("session", "turn_by_request", "turn_by_id", "turns", "turn_texts", "running_sessions")
 # Those that manage and remove sessions; never in focus, as few runs have them.
 MANAGING_READS = ("due_sessions", "due_purge_records")
 WRITES = ("accept", "checkpoint", "release", "end", "archive", "take_over", "request_cancel")

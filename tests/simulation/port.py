@@ -6,7 +6,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from service.domain import deadline
-from service.domain.entities import Active, Ending, Principal, PurgeRecord, Session, SessionKey, Turn
+from service.domain.entities import Active, Ending, Principal, PurgeRecord, Session, SessionKey, Turn, TurnTexts
 from service.domain.errors import StoreUnavailable, StoreUncertain
 from service.domain.ports import Lease
 from tests.simulation.clock import Clock, SimLoop, ticks
@@ -65,6 +65,15 @@ class StorePort:
     ) -> Sequence[Turn]:
         return await self.do(
             "turns", lambda: self.world.turns(key, first_seq_from, first_seq_to, limit, newest_first), first_seq_to
+        )
+
+    async def turn_texts(
+        self, key: SessionKey, *, first_seq_from: int, first_seq_to: int, limit: int
+    ) -> Sequence[TurnTexts]:
+        return await self.do(
+            "turn_texts",
+            lambda: [turn.texts for turn in self.world.turns(key, first_seq_from, first_seq_to, limit, True)],
+            first_seq_to,
         )
 
     async def accept(self, session: Session, now: datetime, active: Active) -> bool:

@@ -71,6 +71,7 @@ READS: dict[str, Callable[[MongoStore], Awaitable[object]]] = {
     "turn_by_id": lambda store: store.turn_by_id(SESSION.key, "turn1"),
     "turn_by_request": lambda store: store.turn_by_request(SESSION.key, "c:1"),
     "turns": lambda store: store.turns(SESSION.key, first_seq_from=1, first_seq_to=9, limit=9),
+    "turn_texts": lambda store: store.turn_texts(SESSION.key, first_seq_from=1, first_seq_to=9, limit=9),
     "running_sessions": lambda store: store.running_sessions(9),
     "due_sessions": lambda store: store.due_sessions(NOW, 9),
     "due_purge_records": lambda store: store.due_purge_records(NOW, 9),

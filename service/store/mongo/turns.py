@@ -7,7 +7,7 @@ from typing import Final
 
 from pymongo import ASCENDING, DESCENDING
 
-from service.domain.entities import Active, Ending, Principal, Session, SessionKey, Turn
+from service.domain.entities import Active, Ending, Principal, Session, SessionKey, Turn, TurnTexts
 from service.domain.ports import Lease
 from service.store.documents import (
     ENDED,
@@ -24,6 +24,9 @@ from service.store.mongo.connection import Doc, of_key
 from service.store.mongo.writes import Checkpoint, MongoWrites, held
 
 _SCAN_BATCH: Final = 200
+# What a turn is found by is half of it, and of no use to those who read it.
+_BUT_WORDS: Final = {"words": 0}
+_TEXTS: Final = {"_id": 0, "turn_id": 1, "first_seq": 1, "user_text": 1, "ending.text": 1}
 
 
 class MongoTurns(MongoWrites):
@@ -46,22 +49,35 @@ class MongoTurns(MongoWrites):
 
     async def turn_by_request(self, key: SessionKey, request_key: str) -> Turn | None:
         """Return the archived turn with this request key."""
-        doc = await self._read(self._turns.find_one, {**_turn_of(key), "request_key": request_key})
+        doc = await self._read(self._turns.find_one, {**_turn_of(key), "request_key": request_key}, _BUT_WORDS)
         return turn_from_doc(doc) if doc else None
 
     async def turn_by_id(self, key: SessionKey, turn_id: str) -> Turn | None:
         """Return the archived turn with this id."""
-        doc = await self._read(self._turns.find_one, {**_turn_of(key), "turn_id": turn_id})
+        doc = await self._read(self._turns.find_one, {**_turn_of(key), "turn_id": turn_id}, _BUT_WORDS)
         return turn_from_doc(doc) if doc else None
 
     async def turns(
         self, key: SessionKey, *, first_seq_from: int, first_seq_to: int, limit: int, newest_first: bool = False
     ) -> Sequence[Turn]:
         """Return archived turns with first_seq_from <= first_seq <= first_seq_to in order of first_seq."""
-        keys = {"$gte": turn_key(key.uid, first_seq_from), "$lte": turn_key(key.uid, first_seq_to)}
-        order = [("_id", DESCENDING if newest_first else ASCENDING)]
-        docs = await self._find(self._turns, {"_id": keys, **_turn_of(key)}, sort=order, limit=limit, hint="_id_")
+        order = DESCENDING if newest_first else ASCENDING
+        docs = await self._turns_between(key, first_seq_from, first_seq_to, limit, order, _BUT_WORDS)
         return [turn_from_doc(doc) for doc in docs]
+
+    async def turn_texts(
+        self, key: SessionKey, *, first_seq_from: int, first_seq_to: int, limit: int
+    ) -> Sequence[TurnTexts]:
+        """Return what was said in archived turns, newest first; a range as in `turns`."""
+        docs = await self._turns_between(key, first_seq_from, first_seq_to, limit, DESCENDING, _TEXTS)
+        return [TurnTexts(doc["turn_id"], doc["first_seq"], doc["user_text"], doc["ending"]["text"]) for doc in docs]
+
+    async def _turns_between(
+        self, key: SessionKey, first_seq_from: int, first_seq_to: int, limit: int, order: int, projection: Doc
+    ) -> list[Doc]:
+        keys = {"$gte": turn_key(key.uid, first_seq_from), "$lte": turn_key(key.uid, first_seq_to)}
+        condition, options = {"_id": keys, **_turn_of(key)}, {"sort": [("_id", order)], "hint": "_id_"}
+        return await self._find(self._turns, condition, limit=limit, projection=projection, **options)
 
     async def accept(self, session: Session, now: datetime, active: Active) -> bool:
         """Make `active` the session's turn: if it is as in `session` and not deleted, purging or expired."""

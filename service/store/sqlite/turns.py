@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from service.domain.entities import Active, Ending, Principal, Session, SessionKey, Turn
+from service.domain.entities import Active, Ending, Principal, Session, SessionKey, Turn, TurnTexts
 from service.domain.ports import Lease
 from service.store.documents import ENDED, RUNNING, ending_to_doc
 from service.store.sqlite.connection import SqliteDatabase
@@ -95,6 +95,15 @@ class SqliteTurns(SqliteDatabase):
         sql = _NEWEST_FIRST if newest_first else _OLDEST_FIRST
         of_session = (key.uid, owner_column(key.owner))
         return [turn_of(row) for row in await self._read(sql, (*of_session, first_seq_from, first_seq_to, limit))]
+
+    async def turn_texts(
+        self, key: SessionKey, *, first_seq_from: int, first_seq_to: int, limit: int
+    ) -> Sequence[TurnTexts]:
+        """Return what was said in archived turns, newest first; a range as in `turns`."""
+        turns = await self.turns(
+            key, first_seq_from=first_seq_from, first_seq_to=first_seq_to, limit=limit, newest_first=True
+        )
+        return [turn.texts for turn in turns]
 
     async def accept(self, session: Session, now: datetime, active: Active) -> bool:
         """Make `active` the session's turn: if it is as in `session` and not deleted, purging or expired."""
