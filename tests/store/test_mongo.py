@@ -32,7 +32,8 @@ from tests.contract.build import (
     an_ending,
     the_lease,
 )
-from tests.support.proxy import Proxy
+from tests.support.mongo_proxy import Command, Fate, MongoProxy, pass_on
+from tests.support.proxy import Proxy, Relay
 
 Client = pymongo.MongoClient[dict[str, Any]]
 
@@ -103,7 +104,7 @@ async def store(proxy: Proxy, mongo_database: str) -> AsyncIterator[MongoStore]:
     await store.close()
 
 
-def _store(proxy: Proxy, database: str, **options: Any) -> MongoStore:
+def _store(proxy: Relay, database: str, **options: Any) -> MongoStore:
     return MongoStore(f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true", database, **options)
 
 
@@ -314,6 +315,34 @@ async def test_a_write_to_a_hanging_database_is_uncertain_in_time(proxy: Proxy, 
     assert any(isinstance(answer, StoreUncertain) for answer in answers)
     proxy.let_go()
     await store.close()
+
+
+async def test_when_one_connection_is_dead_the_others_are_not_tried_in_turn(
+    mongo_uri: str, mongo_database: str
+) -> None:
+    """The driver does not notice that by itself: new connections work, and so do those by which it looks."""
+    [(host, port), *_] = parse_uri(mongo_uri)["nodelist"]
+    together = asyncio.Barrier(4)
+
+    async def at_once(command: Command) -> Fate:
+        if command.name == "find":
+            await together.wait()
+        return Fate.PASS
+
+    async with MongoProxy(host, port) as proxy:
+        store = _store(proxy, mongo_database, operation_timeout_s=2)
+        await store.open()
+        try:
+            await store.insert_session(IDLE)
+            proxy.rule = at_once
+            await asyncio.gather(*(store.session(OWNER, IDLE.session_id) for _ in range(together.parties)))
+            proxy.rule = pass_on
+            assert proxy.silence() >= together.parties
+            with pytest.raises(StoreUncertain):
+                await store.accept(IDLE, NOW, an_active())
+            assert await store.accept(IDLE, NOW, an_active())
+        finally:
+            await store.close()
 
 
 async def test_a_read_from_a_hanging_database_ends_with_the_callers_deadline(store: MongoStore, proxy: Proxy) -> None:
