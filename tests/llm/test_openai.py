@@ -103,7 +103,9 @@ async def test_keeps_the_query_of_the_base_url_and_sends_no_key_where_there_is_n
 
 async def test_sends_a_context_of_several_mebibytes(make_model: MakeModel, demo: DemoServer) -> None:
     text = "x" * (3 * 2**20)
-    outcome = await outcome_of(make_model(demo.base_url, max_event_bytes=4 * 2**20), ask("demo/echo", text))
+    outcome = await outcome_of(
+        make_model(demo.base_url, max_event_bytes=4 * 2**20, max_answer_bytes=4 * 2**20), ask("demo/echo", text)
+    )
     assert outcome.text == text
 
 
