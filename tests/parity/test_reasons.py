@@ -294,7 +294,8 @@ async def test_a_message_that_waits_beyond_the_deadline(hasty: Place, reason: st
 async def test_a_watcher_whose_time_is_up(hasty: Place, reason: str) -> None:
     session_id = await hasty.callers[0].create_session()
     running = await outcome_of(hasty.callers[0], "StreamMessage", send_request(session_id, "hi", model=_STUCK))
-    turn_id = running.reply.metadata["turn-id"]
+    assert running.error
+    turn_id = running.error.turn_id
     outcomes = await each(hasty, "AttachTurn", pb.AttachTurnRequest(session_id=session_id, turn_id=turn_id))
     check(reason, *outcomes)
     # How far the text came is a matter of time.
