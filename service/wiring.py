@@ -5,6 +5,7 @@ import resource
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +42,7 @@ from service.rpc.health import Readiness
 from service.rpc.inprocess import InProcessInvoker
 from service.rpc.pipeline import SERVICE_NAME, CallLimits, Handlers, build_handlers
 from service.rpc.probe import Probe
-from service.rpc.server import build_server
+from service.rpc.server import CLIENTS_TAKE_BYTES, build_server
 from service.rpc.servicer import ChatSessionServicer
 from service.rpc.status import DOMAIN
 
@@ -147,9 +148,9 @@ class Service:
             search=MessageSearch(store, now=utc_now),
         )
         limits = CallLimits(config.unary_timeout_seconds, config.stream_timeout_seconds)
-        handlers = build_handlers(servicer, limits=limits, log=self._log)
-        await self._serve_grpc(handlers)
-        await self._serve_http(handlers)
+        wire_limits = replace(limits, message_bytes=CLIENTS_TAKE_BYTES)
+        await self._serve_grpc(build_handlers(servicer, limits=wire_limits, log=self._log))
+        await self._serve_http(build_handlers(servicer, limits=limits, log=self._log))
         self._background.start(self._readiness.run())
         self._background.start(LagWatch(self._log).run())
         self._background.start(self._turns.reaper.run())

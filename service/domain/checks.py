@@ -6,6 +6,8 @@ from service.domain.entities import ModelSettings
 from service.domain.errors import InvalidField, MessageTooLarge
 
 MAX_MESSAGE_BYTES = 262_144
+# The view FULL has it twice: with all else that stands in a message, that fits the 4 MiB that gRPC clients take.
+MAX_ANSWER_BYTES = 2_000_000
 MAX_INSTRUCTIONS_BYTES = 32_768
 MAX_TITLE_CHARS = 256
 MAX_LABELS = 32

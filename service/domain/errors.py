@@ -10,6 +10,7 @@ ChatError
 ├── Overloaded                   wait, repeat
 ├── Unavailable                  StoreUnavailable (StoreUncertain), ShuttingDown, TurnLost
 ├── CallerDeadlineExceeded       the caller gave too little time
+├── AnswerTooLarge               read it in pieces, or over REST
 ├── ModelError                   what the model provider did
 │   └── ModelRateLimited, ModelQuotaExhausted, ModelUnavailable, ModelTimeout, ModelRefusedRequest,
 │       ContextTooLong, ModelAuthenticationFailed, ModelInvalidResponse
@@ -231,6 +232,18 @@ class CallerDeadlineExceeded(ChatError):
     """The caller's deadline ended first."""
 
     reason = "CALLER_DEADLINE_EXCEEDED"
+
+
+class AnswerTooLarge(ChatError):
+    """What was asked for is there, and larger than one message may be."""
+
+    reason = "RESPONSE_TOO_LARGE"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(
+            f"the answer is larger than {limit_bytes} bytes: ask for BASIC, or use ExportSession or REST",
+            {"limitBytes": str(limit_bytes)},
+        )
 
 
 class InternalError(ChatError):

@@ -15,7 +15,8 @@ from service.domain.ports import TurnStore
 MAX_PAGE_BYTES = 1_048_576
 _BATCH_TURNS = 50
 _ORDERS = {"": False, "seq": False, "seq asc": False, "seq desc": True}
-_NO_PAGE_SIZE = 2**31
+# What stands beside the content of so many short messages fits on a page as well.
+MAX_PAGE_MESSAGES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class History:
         self, session: Session, low: int, high: int, newest_first: bool, page_size: int
     ) -> tuple[list[Message], bool]:
         """Return the messages with low <= seq <= high that fit on a page, and whether there are more."""
-        limit = min(page_size, MAX_PAGE_SIZE) or _NO_PAGE_SIZE
+        limit = min(page_size, MAX_PAGE_SIZE) or MAX_PAGE_MESSAGES
         messages: list[Message] = []
         size_bytes = 0
         async for turn in self._turns(session, low, high, newest_first, limit):

@@ -182,7 +182,12 @@ class TurnRunners:
         active = after.running if after and after.uid == session.uid else None
         if after is None or active is None or active.lease_id != lease_id:
             return
-        self._log.warning("turn taken over", turn_id=active.turn.turn_id, attempt=active.turn.attempt)
+        self._log.warning(
+            "turn taken over",
+            turn_id=active.turn.turn_id,
+            attempt=active.turn.attempt,
+            released=session.running.released,
+        )
         live = self._board.live_turn(after.uid, active)
         live.show(active)
         runner = self._new_runner(after, active, live, granted_at)

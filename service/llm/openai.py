@@ -16,6 +16,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from service.domain.checks import MAX_ANSWER_BYTES
 from service.domain.errors import ModelError, ModelUnavailable
 from service.domain.ports import Finish, ModelRequest
 from service.llm.answer import Answer
@@ -48,7 +49,7 @@ class Limits:
     usage_wait_s: float = 2.0
     max_connections: int = 20_000
     max_event_bytes: int = 1024 * 1024
-    max_answer_bytes: int = 4 * 1024 * 1024
+    max_answer_bytes: int = MAX_ANSWER_BYTES
 
     def __post_init__(self) -> None:
         for limit in fields(self):
@@ -170,7 +171,7 @@ class OpenAIModel:
             data = await response.content.readany()
             is_whole = not (self._streaming and (answer.has_begun or _may_be_events(data)))
             if is_whole:
-                data = await _rest(response, data, self._limits.max_answer_bytes)
+                data = await _rest(response, data, 2 * self._limits.max_answer_bytes)  # JSON has more than its text
         except TimeoutError:
             answer.fail(silence(patience.limit_s))
             return ""

@@ -1,7 +1,6 @@
 """Errors as answers: the status of whatever went wrong, its JSON, and the response that carries it."""
 
 import logging
-import secrets
 
 from google.rpc import code_pb2
 from google.rpc.status_pb2 import Status
@@ -90,7 +89,5 @@ def call_headers(exchange: Exchange, call: Call) -> Headers:
 
 def _request_id(exchange: Exchange) -> str:
     if not exchange.request_id:
-        sent = exchange.headers.get(b"x-request-id", b"").decode("latin-1")
-        fit = sent.isascii() and sent.isprintable() and len(sent) <= 128
-        exchange.request_id = sent if sent and fit else secrets.token_hex(8)
+        exchange.request_id = headers.request_id(exchange.headers)
     return exchange.request_id

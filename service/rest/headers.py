@@ -5,6 +5,7 @@ trusts. Metadata comes back under `Grpc-Metadata-`, a few names under their own.
 """
 
 import re
+import secrets
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -135,6 +136,13 @@ def timeout_s(headers: Mapping[bytes, bytes], *, default_s: float, max_s: float)
             raise bad_request(Reason.INVALID_HEADER, "the header x-server-timeout must be seconds")
         return min(float(value), max_s)
     return min(default_s, max_s)
+
+
+def request_id(headers: Mapping[bytes, bytes]) -> str:
+    """Return what the shim's own errors call a request: the client's `X-Request-Id` if that is sound, else a new id."""
+    sent = headers.get(b"x-request-id", b"").decode("latin-1")
+    is_sound = sent.isascii() and sent.isprintable() and 0 < len(sent) <= 128
+    return sent if is_sound else secrets.token_hex(8)
 
 
 def from_metadata(metadata: Metadata, *, prefix: bytes = _PREFIX) -> Headers:

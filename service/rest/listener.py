@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from service.rest.exchange import BODY_PASSED_ON, App
+from service.rest.headers import request_id
 from service.rest.refusal import Reason, Refusal, bad_request
 from service.rest.status import status_of
 from service.rest.transport import PatientTransport, Unread
@@ -306,7 +307,9 @@ class _Protocol(HttpToolsProtocol):
         if self._is_busy():
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.transport.write(_response(refusal, self._shared.domain))
+        # As far as they have come; where nothing of this request has, they are those of the one before.
+        headers = dict(self.headers) if self._head_is_open or self._body_is_open else {}
+        self.transport.write(_response(refusal, self._shared.domain, request_id(headers)))
         if not self.transport.can_write_eof():
             self.transport.close()
             return
@@ -338,8 +341,9 @@ def _overloaded(message: str) -> Refusal:
     return Refusal(503, code_pb2.UNAVAILABLE, Reason.OVERLOADED, message, retry_after_s=1.0)
 
 
-def _response(refusal: Refusal, domain: str) -> bytes:
-    body = Writer(descriptor_pool.Default()).text(status_of(refusal, domain=domain)).encode()
+def _response(refusal: Refusal, domain: str, request_id: str) -> bytes:
+    status = status_of(refusal, domain=domain, request_id=request_id)
+    body = Writer(descriptor_pool.Default()).text(status).encode()
     head = [
         b"HTTP/1.1 %d %b" % (refusal.http_status, _PHRASES[refusal.http_status]),
         b"content-type: application/json",
@@ -347,6 +351,7 @@ def _response(refusal: Refusal, domain: str) -> bytes:
         b"cache-control: no-store",
         b"x-content-type-options: nosniff",
         b"connection: close",
+        b"x-request-id: %b" % request_id.encode(),
     ]
     if refusal.retry_after_s is not None:
         head.append(b"retry-after: %d" % refusal.retry_after_s)

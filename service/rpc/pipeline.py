@@ -16,7 +16,15 @@ from chatsession.v1 import chat_session_pb2_grpc as pb_grpc
 from google.protobuf.message import DecodeError, Message
 
 from service.domain import deadline
-from service.domain.errors import CallerDeadlineExceeded, ChatError, InternalError, InvalidField
+from service.domain.errors import (
+    AnswerTooLarge,
+    CallerDeadlineExceeded,
+    ChatError,
+    Committed,
+    InternalError,
+    InvalidField,
+    Retry,
+)
 from service.domain.log import Log
 from service.rpc.context import CallContext
 from service.rpc.status import to_status
@@ -25,6 +33,7 @@ from service.rpc.wire import find_bad_text
 Handlers = dict[str, Any]
 """RpcMethodHandlers by method name."""
 
+_SENDS = frozenset({"SendMessage", "StreamMessage"})
 SERVICE_NAME = "chatsession.v1.ChatSessionService"
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -41,10 +50,11 @@ _DEADLINE_SLACK_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """The longest that a call may take, in seconds, whatever the caller leaves it."""
+    """The longest that a call may take, in s, whatever the caller leaves it, and the largest message of its answer."""
 
     unary_s: float = 120.0
     stream_s: float = 900.0
+    message_bytes: int = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,35 +163,37 @@ def _wrap(name: str, handler: Any, limits: CallLimits, log: Log) -> Any:
     read = _reader(handler.request_deserializer)
     if handler.request_streaming:
         return grpc.stream_unary_rpc_method_handler(
-            _upload(name, handler.stream_unary, limits.stream_s, log), read, handler.response_serializer
+            _upload(name, handler.stream_unary, limits, log), read, handler.response_serializer
         )
     if handler.response_streaming:
         return grpc.unary_stream_rpc_method_handler(
-            _stream(name, handler.unary_stream, limits.stream_s, log), read, handler.response_serializer
+            _stream(name, handler.unary_stream, limits, log), read, handler.response_serializer
         )
     return grpc.unary_unary_rpc_method_handler(
-        _unary(name, handler.unary_unary, limits.unary_s, log), read, handler.response_serializer
+        _unary(name, handler.unary_unary, limits, log), read, handler.response_serializer
     )
 
 
-def _unary(name: str, handle: Callable[..., Any], cap_s: float, log: Log) -> Callable[..., Any]:
+def _unary(name: str, handle: Callable[..., Any], limits: CallLimits, log: Log) -> Callable[..., Any]:
     async def call(request: Message | _Malformed, context: CallContext) -> Message:
-        async with _Scope(context, name, cap_s, log, is_timed=True):
+        async with _Scope(context, name, limits.unary_s, log, is_timed=True):
             _refuse_malformed(request)
             response: Message = await handle(request, context)
+            _refuse_oversized(name, response, limits)
             return response
         raise AssertionError  # the scope has aborted the call
 
     return call
 
 
-def _stream(name: str, handle: Callable[..., Any], cap_s: float, log: Log) -> Callable[..., Any]:
+def _stream(name: str, handle: Callable[..., Any], limits: CallLimits, log: Log) -> Callable[..., Any]:
     async def call(request: Message | _Malformed, context: CallContext) -> AsyncGenerator[Message, None]:
-        async with _Scope(context, name, cap_s, log, is_timed=False):
+        async with _Scope(context, name, limits.stream_s, log, is_timed=False):
             _refuse_malformed(request)
             responses = handle(request, context)
             try:
                 async for response in responses:
+                    _refuse_oversized(name, response, limits)
                     yield response
             finally:
                 await responses.aclose()
@@ -189,9 +201,9 @@ def _stream(name: str, handle: Callable[..., Any], cap_s: float, log: Log) -> Ca
     return call
 
 
-def _upload(name: str, handle: Callable[..., Any], cap_s: float, log: Log) -> Callable[..., Any]:
+def _upload(name: str, handle: Callable[..., Any], limits: CallLimits, log: Log) -> Callable[..., Any]:
     async def call(requests: AsyncIterator[Message | _Malformed], context: CallContext) -> Message:
-        async with _Scope(context, name, cap_s, log, is_timed=True):
+        async with _Scope(context, name, limits.stream_s, log, is_timed=True):
             response: Message = await handle(_well_formed(requests), context)
             return response
         raise AssertionError  # the scope has aborted the call
@@ -216,6 +228,16 @@ def _reader(parse: Callable[[bytes], Message]) -> Callable[[bytes], Message | _M
             return _Malformed(find_bad_text(message_type.DESCRIPTOR, wire))
 
     return read
+
+
+def _refuse_oversized(name: str, response: Message, limits: CallLimits) -> None:
+    """Refuse in words what the client's own limit would, without any.
+
+    New answers always fit: this is for texts that were imported, or saved by a release before that bound.
+    """
+    if response.ByteSize() > limits.message_bytes:
+        error = AnswerTooLarge(limits.message_bytes)
+        raise error.of_send(Committed.TRUE, Retry.NO) if name in _SENDS else error
 
 
 def _refuse_malformed(request: Message | _Malformed) -> None:

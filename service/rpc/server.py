@@ -16,6 +16,9 @@ _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _MINUTE_MS = 60_000
 _MIB = 1024 * 1024
 
+CLIENTS_TAKE_BYTES = 4 * _MIB
+"""What gRPC clients of all languages receive in one message, unless they are told to receive more."""
+
 OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_receive_message_length", 4 * _MIB),
     ("grpc.max_send_message_length", 16 * _MIB),

@@ -18,6 +18,7 @@ _CODES: dict[type[errors.ChatError], int] = {
     errors.Overloaded: code_pb2.RESOURCE_EXHAUSTED,
     errors.Unavailable: code_pb2.UNAVAILABLE,
     errors.CallerDeadlineExceeded: code_pb2.DEADLINE_EXCEEDED,
+    errors.AnswerTooLarge: code_pb2.RESOURCE_EXHAUSTED,
     errors.ModelError: code_pb2.UNAVAILABLE,
     errors.ModelRateLimited: code_pb2.RESOURCE_EXHAUSTED,
     errors.ModelQuotaExhausted: code_pb2.RESOURCE_EXHAUSTED,

@@ -158,13 +158,13 @@ async def test_one_who_waits_for_another_turn_makes_room() -> None:
     for _ in range(32):
         await door.enter()
     with door.aside():
-        await asyncio.wait_for(door.enter(), 1)
+        await asyncio.wait_for(door.enter(), 20)
     waiting = asyncio.create_task(door.enter())
     await rest()
     assert not waiting.done()
     for _ in range(2):  # 33 are at work
         door.leave()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 20)
 
 
 @pytest.mark.parametrize("when", ["waiting", "called"])
@@ -180,7 +180,7 @@ async def test_one_who_leaves_gives_way(when: str) -> None:
     else:
         first.cancel()
         door.leave()
-    await asyncio.wait_for(second, 1)
+    await asyncio.wait_for(second, 20)
     with pytest.raises(asyncio.CancelledError):
         await first
 

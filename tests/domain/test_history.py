@@ -85,6 +85,15 @@ async def test_page_ends_at_a_mebibyte_but_has_one_message(store: SqliteStore) -
     ]
 
 
+async def test_without_a_page_size_a_page_ends_all_the_same(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.domain.history.MAX_PAGE_MESSAGES", 3)
+    session = await a_session(store, [a_turn(seq) for seq in (1, 3, 5, 7)])
+    pages = await read_all(History(store, now=lambda: NOW), session.session_id, HistoryQuery())
+    assert [len(page.messages) for page in pages] == [3, 3, 2]
+
+
 async def test_token_of_another_session_or_query_is_refused(store: SqliteStore) -> None:
     first, second = await a_session(store, turns_of(3)), await a_session(store, turns_of(3))
     history = History(store, now=lambda: NOW)

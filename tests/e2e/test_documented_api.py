@@ -1,17 +1,20 @@
 """The three documented calls, over REST byte for byte, and the same over gRPC."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
 import pytest_asyncio
 from chatsession.v1 import chat_session_pb2 as pb
+from chatsession.v1 import chat_session_pb2_grpc as pb_grpc
 from google.protobuf.message import Message
 
 from tests.e2e.conftest import Settings, store_and_face
-from tests.support.calls import whole_history
+from tests.support.calls import Seen, send_request, whole_history
 from tests.support.door import connect
 from tests.support.grpc_calls import GrpcCaller
 from tests.support.rest_calls import RestCaller
@@ -124,6 +127,23 @@ async def test_the_turn_id_is_told_over_both(rest: RestCaller, stubs: GrpcCaller
     _, headers, _ = await rest.call("POST", "/chat", compact({"sessionId": session_id, "message": "hi"}))
     by_rest = headers["grpc-metadata-turn-id"]
     assert [message.turn_id for message in await whole_history(rest, session_id)] == [by_grpc] * 2 + [by_rest] * 2
+
+
+@module_loop
+async def test_a_stream_tells_its_turn_before_anything_else(stubs: GrpcCaller, server: ServerProcess) -> None:
+    """Seen by grpc's client without asyncio: the other may lose initial metadata when the status comes along."""
+    session_id = await stubs.create_session()
+    seen = await Seen().read(stubs.stream(send_request(session_id, "hi")))
+    after_the_end = pb.AttachTurnRequest(session_id=session_id, turn_id=seen.turn_id, after_cursor=seen.cursor)
+
+    def told() -> tuple[list[pb.TurnEvent], dict[str, str]]:
+        with grpc.insecure_channel(server.grpc_target) as channel:
+            call = pb_grpc.ChatSessionServiceStub(channel).AttachTurn(after_the_end, timeout=30)
+            return list(call), dict(call.initial_metadata())
+
+    for _ in range(20):
+        events, metadata = await asyncio.to_thread(told)
+        assert (events, metadata["turn-id"]) == ([], seen.turn_id)
 
 
 @store_and_face

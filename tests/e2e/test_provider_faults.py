@@ -30,7 +30,7 @@ _LIMITS = {
     "STALL_TIMEOUT_SECONDS": "0.5",
     "MODEL_ATTEMPTS": "2",
 }
-_WITHIN_S = 6.0
+_HANGS_S = 30.0
 _THREE_WORDS = "word1 word2 word3 "
 
 
@@ -135,7 +135,7 @@ async def test_a_fault_before_the_answer_fails_the_turn_and_not_the_session(
 ) -> None:
     session_id = await face.create_session()
     first = await face.ask(session_id, "first")
-    async with asyncio.timeout(_WITHIN_S):
+    async with asyncio.timeout(_HANGS_S):
         with pytest.raises(ChatSessionError) as caught:
             await way(face, session_id, "lost", fault.model)
     check_refused(caught.value, fault.code, fault.reason)
@@ -156,7 +156,7 @@ async def test_a_fault_before_the_answer_fails_the_turn_and_not_the_session(
 @pytest.mark.parametrize("model", _BROKEN_OFF.values(), ids=_BROKEN_OFF)
 async def test_an_answer_that_breaks_off_is_kept(face: Caller, way: Way, model: str) -> None:
     session_id = await face.create_session()
-    async with asyncio.timeout(_WITHIN_S):
+    async with asyncio.timeout(_HANGS_S):
         assert await way(face, session_id, "hi", model) == _THREE_WORDS
     turns = await whole_history(face, session_id)
     assert states_of(turns) == [("user", "INCOMPLETE"), ("assistant", "INCOMPLETE")]
@@ -216,7 +216,7 @@ async def test_a_wrong_key_is_told_and_a_right_one_mends_the_session(tmp_path: P
         connect("rest", server) as face,
     ):
         session_id = await face.create_session()
-        async with asyncio.timeout(_WITHIN_S):
+        async with asyncio.timeout(_HANGS_S):
             with pytest.raises(ChatSessionError) as caught:
                 await face.ask(session_id, "lost")
     check_refused(caught.value, "INTERNAL", "MODEL_AUTHENTICATION_FAILED")
@@ -235,7 +235,7 @@ async def test_a_provider_that_is_not_there_is_told_and_may_come(tmp_path: Path)
     settings = {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", **_LIMITS}
     async with running_server(tmp_path, **settings) as server, connect("grpc", server) as face:
         session_id = await face.create_session()
-        async with asyncio.timeout(_WITHIN_S):
+        async with asyncio.timeout(_HANGS_S):
             with pytest.raises(ChatSessionError) as caught:
                 await face.ask(session_id, "lost")
         check_refused(caught.value, "UNAVAILABLE", "MODEL_UNAVAILABLE")

@@ -1,9 +1,8 @@
-"""Cancelling, from anywhere: soon, for good, with what was said kept, and a context that stays well-formed."""
+"""Cancelling, from anywhere: for good, with what was said kept, and a context that stays well-formed."""
 
 import asyncio
 import json
 import random
-import time
 from contextlib import aclosing
 
 import pytest
@@ -18,7 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 STUCK = "demo/stall:chunks=3"
 STUCK_TEXT = "word1 word2 word3 "
-_BOUND_S = 3.0
+_HANGS_S = 30.0
 
 
 async def _read_until_spoken(events: object, seen: Seen) -> None:
@@ -27,22 +26,18 @@ async def _read_until_spoken(events: object, seen: Seen) -> None:
 
 
 @pytest.mark.parametrize("where", [0, 1], ids=["same-server", "other-server"])
-async def test_a_cancel_ends_the_turn_soon_and_keeps_its_text(
+async def test_a_cancel_ends_a_turn_that_is_stuck_and_keeps_its_text(
     pair: Pair, demo: DemoServer, transport: str, where: int
 ) -> None:
     here, there = pair[0].by(transport), pair[where].by(transport)
     session_id, seen, closed = await here.create_session(), Seen(), demo.tally.closed_by_client
     events = here.stream(send_request(session_id, "hello", model=STUCK))
     await _read_until_spoken(events, seen)
-    started = time.monotonic()
     turn = await there.cancel_turn(session_id, seen.turn_id)
-    answered_s = time.monotonic() - started
     await seen.read(events)
-    print(f"cancel at the {('same', 'other')[where]} server: answered after {answered_s:.2f} s")
-    assert answered_s < _BOUND_S
     assert (turn.state, turn.response, turn.last_seq) == (pb.Turn.CANCELLED, STUCK_TEXT, 2)
     assert turn == seen.ended
-    async with asyncio.timeout(_BOUND_S):
+    async with asyncio.timeout(_HANGS_S):
         await demo.until(lambda tally: tally.closed_by_client == closed + 1)
     assert (await there.send(send_request(session_id, "next", model="demo/echo"))).response == "next"
     assert [m.content for m in await whole_history(here, session_id)] == ["hello", STUCK_TEXT, "next", "next"]
@@ -83,7 +78,7 @@ async def test_a_turn_that_was_to_end_with_its_caller_is_cancelled_when_it_leave
     events = caller.stream(send_request(session_id, "hello", model=STUCK, on_disconnect=pb.CANCEL))
     async with aclosing(events):
         await _read_until_spoken(events, seen)
-    async with asyncio.timeout(_BOUND_S):
+    async with asyncio.timeout(_HANGS_S):
         await demo.until(lambda tally: tally.closed_by_client == closed + 1)
     turn = await _ended(pair[1].grpc, session_id, seen.turn_id)
     assert (turn.state, turn.response) == (pb.Turn.CANCELLED, STUCK_TEXT)

@@ -5,10 +5,13 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 import pytest
 import pytest_asyncio
 from chatsession import AsyncChatClient
+from chatsession.errors import ChatSessionError
 from chatsession.v1 import chat_session_pb2 as pb
 
 from service.llm.demo import DemoServer
@@ -20,6 +23,8 @@ from tests.support.mongo_proxy import Command, Fate, MongoProxy, Rule
 from tests.support.workload import Ledger, Worker, all_settled, faults_in
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(90)]
+
+T = TypeVar("T")
 
 STALL_S = 5.0
 OUTAGE_S = 1.0
@@ -90,6 +95,17 @@ def _client(door: Door) -> AsyncChatClient:
     return AsyncChatClient(door.server.grpc_target, timeout_s=40, stream_timeout_s=40)
 
 
+async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a call for as long as it is told that the database is away: that may outlast the server's patience."""
+    while True:
+        try:
+            return await call()
+        except ChatSessionError as error:
+            if error.reason != "STORE_UNAVAILABLE" or error.retry_delay_s is None:
+                raise
+            await asyncio.sleep(error.retry_delay_s)
+
+
 def _settings(model: str) -> pb.ModelSettings:
     return pb.ModelSettings(model=model)
 
@@ -110,7 +126,7 @@ async def test_each_write_of_a_turn_survives_it(stalling: Stage, demo: DemoServe
     assert harmer.harmed == WRITES
     await stalling.proxies[0].idle()
     for door in (here, there):
-        history = await whole_history(door.grpc, session_id)
+        history = await _patiently(partial(whole_history, door.grpc, session_id))
         assert [m.content for m in history] == [part for message in messages for part in (message, text)]
         assert [m.seq for m in history] == [1, 2, 3, 4]
     assert [demo.tally.by_message[message_key(message)] for message in messages] == [1, 1]
@@ -131,7 +147,7 @@ async def test_a_cancel_survives_it(stalling: Stage, harm: Harm) -> None:
     assert turn == seen.ended
     assert (turn.state, turn.response) == (pb.Turn.CANCELLED, "word1 word2 ")
     await stalling.proxies[1].idle()
-    assert await here.grpc.get_turn(session_id, seen.turn_id) == turn
+    assert await _patiently(lambda: here.grpc.get_turn(session_id, seen.turn_id)) == turn
 
 
 @each_harm
@@ -147,7 +163,7 @@ async def test_a_hand_over_and_its_taking_over_survive_it(stopping: Stage, harm:
     await stopping.fleet.stop(0)
     await events.aclose()
     shown = seen.text
-    await seen.read(there.grpc.attach(session_id, seen.turn_id, seen.cursor))
+    await _patiently(lambda: seen.read(there.grpc.attach(session_id, seen.turn_id, seen.cursor)))
     assert harmer.harmed == {"release", "take_over"}
     assert seen.ended
     assert seen.ended.state == pb.Turn.INCOMPLETE
@@ -155,7 +171,7 @@ async def test_a_hand_over_and_its_taking_over_survive_it(stopping: Stage, harm:
     assert seen.text.startswith(shown)
     for proxy in stopping.proxies:
         await proxy.idle()
-    assert await there.grpc.get_turn(session_id, seen.turn_id) == seen.ended
+    assert await _patiently(lambda: there.grpc.get_turn(session_id, seen.turn_id)) == seen.ended
 
 
 @each_harm
@@ -167,7 +183,7 @@ async def test_a_session_is_made_once_or_the_caller_knows_that_it_may_not_be(sta
         session = await client.create_session(title="one")
     assert harmer.harmed == {"insert_session"}
     await stalling.proxies[0].idle()
-    assert await whole_history(there.grpc, session.session_id) == []
+    assert await _patiently(lambda: whole_history(there.grpc, session.session_id)) == []
 
 
 @pytest.mark.timeout(DURATION_S + FINISH_S + 60)

@@ -1,7 +1,6 @@
 """A server that stops in the middle of answers hands them over; callers are told to come again, and lose nothing."""
 
 import asyncio
-import time
 from collections.abc import Awaitable
 
 import grpc
@@ -11,15 +10,13 @@ from chatsession.v1 import chat_session_pb2 as pb
 
 from service.llm.demo import DemoServer
 from service.llm.tally import message_key
-from tests.faults.conftest import STOP_LEASE_S, Stage
+from tests.e2e.waiting import until_logged
+from tests.faults.conftest import Stage
 from tests.support.calls import Caller, Events, Seen, send_request, whole_history
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-# Less than a lease, and more than the scan of the other server takes.
-BOUND_S = 6.0
-assert BOUND_S < STOP_LEASE_S
 LONG = "demo/slow:chunks=300,delay_ms=50"
 
 
@@ -48,11 +45,11 @@ async def test_viewers_are_sent_away_and_get_the_ending_at_the_other_server(
     error = await _is_sent_away(seen.read(events))
     assert error.retry is Retry.SAME_REQUEST
     assert error.turn_id == seen.turn_id
-    shown, asked = seen.text, time.monotonic()
+    shown = seen.text
     await seen.read(there.by(one_transport).attach(session_id, seen.turn_id, seen.cursor))
-    took_s = time.monotonic() - asked
-    print(f"hand-over: the ending came {took_s:.1f} s after attaching at the other server")
-    assert took_s < BOUND_S
+    # Given up by its owner: nobody had to wait for the end of a lease.
+    taken_over = await until_logged(there.server, "turn taken over", turn_id=seen.turn_id)
+    assert taken_over["released"]
     assert seen.ended
     assert seen.ended.state == pb.Turn.INCOMPLETE
     assert seen.ended.finish_reason == pb.Turn.PROVIDER_CUT
@@ -118,18 +115,17 @@ async def test_viewers_of_a_turn_elsewhere_are_sent_away_at_once(stop_stage: Sta
     """The stopping server does not run the turn, so that nothing of it can end within the grace."""
     there, here = stop_stage.fleet.doors
     session_id, seen = await here.grpc.create_session(), Seen()
-    events = here.grpc.stream(send_request(session_id, "hello", model="demo/slow:chunks=60,delay_ms=50"))
-    await _until_words(events, seen, 1)
+    events = here.grpc.stream(send_request(session_id, "hello", model="demo/stall:chunks=2"))
+    await _until_words(events, seen, 2)
     watching = there.by(one_transport).attach(session_id, seen.turn_id)
     await anext(watching)
-    asked = time.monotonic()
     stopping = asyncio.create_task(stop_stage.fleet.stop(0))
     await _is_sent_away(_drain(watching))
-    assert time.monotonic() - asked < BOUND_S
     assert await stopping == 0
+    await here.grpc.cancel_turn(session_id, seen.turn_id)
     await seen.read(events)
     assert seen.ended
-    assert seen.ended.state == pb.Turn.COMPLETED
+    assert seen.ended.state == pb.Turn.CANCELLED
 
 
 async def _drain(events: Events) -> None:

@@ -40,8 +40,9 @@ class Outcome:
     def exact(self) -> str:
         """Everything, as text. Where deltas and files were cut is a matter of time, as are heartbeats: not in it."""
         metadata = {key: value for key, value in self.reply.metadata.items() if not key.startswith("grpc-")}
-        if not self.messages and self.error is None:
-            # grpc.aio now and then loses the initial metadata of a stream that ends without a message.
+        if not self.messages or isinstance(self.messages[0], pb.TurnEvent):
+            # grpc.aio's client takes the initial metadata for empty where the status of a stream comes first of the two
+            # that it waits for, as with a short one under load. tests/e2e/test_documented_api.py sees them sent.
             metadata.pop("turn-id", None)
         return json.dumps(
             {

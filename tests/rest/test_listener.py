@@ -24,7 +24,10 @@ def _error(raw: bytes) -> tuple[int, Any]:
     head, _, body = raw.partition(b"\r\n\r\n")
     assert b"content-type: application/json" in head
     assert b"connection: close" in head
-    return int(head.split()[1]), json.loads(body)
+    parsed = json.loads(body)
+    request_id = parsed["details"][0]["metadata"]["requestId"]
+    assert f"x-request-id: {request_id}".encode() in head.split(b"\r\n")
+    return int(head.split()[1]), parsed
 
 
 async def test_serves_and_keeps_the_connection() -> None:
@@ -122,6 +125,33 @@ async def test_heads_that_are_too_large(head: str) -> None:
         await wire.send(head)
         status, body = _error(await wire.closed())
     assert (status, body["code"], body["details"][0]["reason"]) == (431, 8, "HEADERS_TOO_LARGE")
+
+
+@pytest.mark.parametrize(
+    ("rest", "status"),
+    [
+        pytest.param("X-A: ", 408, id="half-a-head"),
+        pytest.param("X-A: " + "a" * 5000 + "\r\n\r\n", 431, id="long-head"),
+        pytest.param("Host: i\r\n\r\n", 400, id="two-hosts"),
+        pytest.param("Content-Length: 2\r\n\r\n{", 408, id="half-a-body"),
+    ],
+)
+async def test_errors_below_http_name_the_request_as_the_client_did(rest: str, status: int) -> None:
+    async with wired(gallery_app(), IMPATIENT) as wire:
+        await wire.get("/v1/things", "X-Request-Id: before")
+        await wire.answer()
+        await wire.send(f"POST /v1/things HTTP/1.1\r\nHost: h\r\nX-Request-Id: mine\r\n{rest}")
+        found, body = _error(await wire.closed())
+    assert (found, body["details"][0]["metadata"]) == (status, {"requestId": "mine"})
+
+
+async def test_errors_below_http_never_name_the_request_before() -> None:
+    async with wired(gallery_app(), IMPATIENT) as wire:
+        await wire.get("/v1/things", "X-Request-Id: before")
+        await wire.answer()
+        await wire.send("rubbish\r\n\r\n")
+        _, body = _error(await wire.closed())
+    assert len(body["details"][0]["metadata"]["requestId"]) == 16
 
 
 @pytest.mark.parametrize(

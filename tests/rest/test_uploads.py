@@ -45,6 +45,10 @@ async def has_come(invoker: FakeInvoker, count: int) -> bool:
     return len(invoker.requests) >= count
 
 
+async def has_taken(invoker: FakeInvoker, size: int) -> bool:
+    return sum(len(request.file.data) for request in invoker.requests) >= size
+
+
 def reason(answer: Answer) -> str:
     return str(answer.detail("ErrorInfo")["reason"])
 
@@ -164,9 +168,9 @@ async def test_s11_a_body_may_be_longer_than_all_bodies_that_are_held() -> None:
     limits = ListenerLimits(max_held_body_bytes=2 * MIB)
     async with wired(upload_app(invoker, replace(FAST, max_upload_bytes=8 * MIB)), limits) as wire:
         await begin(wire, f"Content-Length: {6 * MIB}")
-        for _ in range(24):
+        for number in range(1, 25):
             await wire.send(bytes(MIB // 4))
-            await asyncio.sleep(0.02)
+            await until(partial(has_taken, invoker, number * MIB // 4))
         assert (await wire.answer()).status == 200
     assert len(files(invoker)) == 6 * MIB
 

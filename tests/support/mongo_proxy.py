@@ -115,6 +115,16 @@ class MongoProxy(Relay):
         await asyncio.sleep(duration_s)
         await self.up()
 
+    def silence(self) -> int:
+        """Carry nothing more on the connections by which commands of the store have come; return how many these are.
+
+        New ones, and those by which the driver looks whether the database is there, are as before.
+        """
+        silenced = [connection for connection in self._connections if connection.is_used]
+        for connection in silenced:
+            connection.is_silent = True
+        return len(silenced)
+
     async def idle(self) -> None:
         """Return when no rule is at work, no outage lasts, and whatever was let pass has been passed on."""
         while self._deciding or (self._outage and not self._outage.done()):
@@ -133,6 +143,7 @@ class _Connection:
         self._unanswered: set[int] = set()
         self.answered: asyncio.Event = asyncio.Event()
         self.answered.set()
+        self.is_used = self.is_silent = False
 
     async def run(self, host: str, port: int) -> None:
         """Carry messages until one side closes."""
@@ -157,7 +168,10 @@ class _Connection:
                 message = await _read_message(self._reader)
             except (OSError, asyncio.IncompleteReadError):
                 return
+            if self.is_silent:
+                continue
             command = _command_of(message)
+            self.is_used = self.is_used or (command is not None and bool(command.collection))
             fate = await self._proxy.decide(command) if command else Fate.PASS
             if fate is Fate.CUT_BEFORE:
                 return

@@ -24,6 +24,7 @@ from pymongo.errors import (
     DuplicateKeyError,
     InvalidName,
     InvalidOperation,
+    NetworkTimeout,
     OperationFailure,
     ServerSelectionTimeoutError,
     WaitQueueTimeoutError,
@@ -180,6 +181,7 @@ class MongoDatabase:
         await self._reach(due_s)
         causality = self._causality
         session = causality.take() if causality else None
+        sent_s = time.monotonic()
         try:
             # The time counts in Motor's queue as well, as the context is taken along.
             with _translated(lost), pymongo.timeout(_left_s(due_s)):
@@ -190,6 +192,9 @@ class MongoDatabase:
                 causality.give_back(session)
             if isinstance(exc.__cause__, ConnectionFailure):
                 self._is_prepared, self._seen_topology = False, None
+            waited_s = time.monotonic() - sent_s
+            if isinstance(exc.__cause__, NetworkTimeout) and waited_s > self._operation_timeout_s / 2:
+                self._drop_idle_connections()
             if isinstance(exc, InvalidOperation) and self._client is None:
                 # Closed before the command was sent.
                 raise StoreUnavailable("the database is closed") from exc
@@ -197,6 +202,16 @@ class MongoDatabase:
         if causality:
             causality.give_back(session)
         return result
+
+    def _drop_idle_connections(self) -> None:
+        """Have the next calls make new connections: one has been silent for as long as the service waits.
+
+        What made it so, such as a firewall that lost its state, has often done so to all. PyMongo takes the silence for
+        a slow command, keeps the others, and a write would be repeated through each of them in turn.
+        """
+        if self._client is not None:
+            for server in list(self._client.delegate._topology._servers.values()):
+                server.pool.reset_without_pause()
 
     async def _reach(self, due_s: float) -> None:
         """Return when there is a primary with our indexes; raises StoreUnavailable.

@@ -1470,7 +1470,9 @@ type Turn struct {
 	FirstSeq int32 `protobuf:"varint,4,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"`
 	// Number of its newest message: the user message while it runs.
 	LastSeq int32 `protobuf:"varint,5,opt,name=last_seq,json=lastSeq,proto3" json:"last_seq,omitempty"`
-	// The answer: so far while the turn runs, final when it is over. Empty if there is none.
+	// The answer: so far while the turn runs, final when it is over. Empty if there is none. At most 2,000,000 bytes of
+	// UTF-8, so that every answer of this service fits the 4 MiB that gRPC clients receive; a model that says more is cut
+	// off there, and the turn ends INCOMPLETE.
 	Response string `protobuf:"bytes,6,opt,name=response,proto3" json:"response,omitempty"`
 	// Why the model stopped; absent while it runs and where there is no answer.
 	FinishReason *Turn_FinishReason `protobuf:"varint,7,opt,name=finish_reason,json=finishReason,proto3,enum=chatsession.v1.Turn_FinishReason,oneof" json:"finish_reason,omitempty"`
@@ -2197,8 +2199,8 @@ type GetHistoryRequest struct {
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// FULL adds the further fields of each message, `last_seq` and `active_turn_id`.
 	View View `protobuf:"varint,2,opt,name=view,proto3,enum=chatsession.v1.View" json:"view,omitempty"`
-	// At most this many messages; more than 1000 means 1000, 0 means as many as fit. A page also ends at 1 MiB of
-	// content, with at least one message. Fewer does not mean the end.
+	// At most this many messages; more than 1000 means 1000, 0 means as many as fit, up to 10,000. A page also ends at
+	// 1 MiB of content, with at least one message. Fewer does not mean the end.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// Only messages with a higher number.
 	AfterSeq int32 `protobuf:"varint,4,opt,name=after_seq,json=afterSeq,proto3" json:"after_seq,omitempty"`

@@ -119,7 +119,8 @@ const (
 	ErrorReason_BODY_TOO_LARGE ErrorReason = 107
 	// INVALID_ARGUMENT (HTTP 414). REST only: the address is too long.
 	ErrorReason_URL_TOO_LONG ErrorReason = 108
-	// RESOURCE_EXHAUSTED. REST only: the answer is larger than the server sends.
+	// RESOURCE_EXHAUSTED. What was asked for is larger than one message may be: 4 MiB over gRPC, 64 MiB over REST. Only
+	// texts that were imported can be. ExportSession has them in pieces.
 	ErrorReason_RESPONSE_TOO_LARGE ErrorReason = 109
 	// RESOURCE_EXHAUSTED (HTTP 431). REST only: the headers are larger than the server reads.
 	ErrorReason_HEADERS_TOO_LARGE ErrorReason = 110

@@ -342,7 +342,11 @@ export interface Turn {
   firstSeq: number;
   /** Number of its newest message: the user message while it runs. */
   lastSeq: number;
-  /** The answer: so far while the turn runs, final when it is over. Empty if there is none. */
+  /**
+   * The answer: so far while the turn runs, final when it is over. Empty if there is none. At most 2,000,000 bytes of
+   * UTF-8, so that every answer of this service fits the 4 MiB that gRPC clients receive; a model that says more is cut
+   * off there, and the turn ends INCOMPLETE.
+   */
   response: string;
   /** Why the model stopped; absent while it runs and where there is no answer. */
   finishReason?:
@@ -504,8 +508,8 @@ export interface GetHistoryRequest {
   /** FULL adds the further fields of each message, `last_seq` and `active_turn_id`. */
   view: View;
   /**
-   * At most this many messages; more than 1000 means 1000, 0 means as many as fit. A page also ends at 1 MiB of
-   * content, with at least one message. Fewer does not mean the end.
+   * At most this many messages; more than 1000 means 1000, 0 means as many as fit, up to 10,000. A page also ends at
+   * 1 MiB of content, with at least one message. Fewer does not mean the end.
    */
   pageSize: number;
   /** Only messages with a higher number. */

@@ -104,7 +104,10 @@ export enum ErrorReason {
   BODY_TOO_LARGE = 107,
   /** URL_TOO_LONG - INVALID_ARGUMENT (HTTP 414). REST only: the address is too long. */
   URL_TOO_LONG = 108,
-  /** RESPONSE_TOO_LARGE - RESOURCE_EXHAUSTED. REST only: the answer is larger than the server sends. */
+  /**
+   * RESPONSE_TOO_LARGE - RESOURCE_EXHAUSTED. What was asked for is larger than one message may be: 4 MiB over gRPC, 64 MiB over REST. Only
+   * texts that were imported can be. ExportSession has them in pieces.
+   */
   RESPONSE_TOO_LARGE = 109,
   /** HEADERS_TOO_LARGE - RESOURCE_EXHAUSTED (HTTP 431). REST only: the headers are larger than the server reads. */
   HEADERS_TOO_LARGE = 110,
