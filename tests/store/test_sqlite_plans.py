@@ -53,11 +53,10 @@ def test_a_list_by_label_is_read_along_the_labels(
     ]
 
 
-def test_a_search_is_read_along_the_words_in_order_of_time(database: sqlite3.Connection) -> None:
-    words, of_turn = plan_of(database, searching.FIND)
+def test_a_search_is_read_along_a_word_in_order_of_time(database: sqlite3.Connection) -> None:
+    [step] = plan_of(database, searching.WITH_WORD)
     # In FTS5's own terms: by words (M) and up to a rowid (<).
-    assert re.fullmatch(r"SCAN search VIRTUAL TABLE INDEX \d+:M\d+<", words)
-    assert of_turn == "SEARCH turns USING INTEGER PRIMARY KEY (rowid=?)"
+    assert re.fullmatch(r"SCAN search VIRTUAL TABLE INDEX \d+:M\d+<", step)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +72,7 @@ def test_a_search_is_read_along_the_words_in_order_of_time(database: sqlite3.Con
             for sql in (sessions._UPDATE, sessions._DELETE, sessions._UNDELETE, purging._START_PURGE)
         ),
         (rows.insert_turns(1), "SEARCH turns USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        (searching.BY_IDS, "SEARCH turns USING INTEGER PRIMARY KEY (rowid=?)"),
         (purging._DUE_SESSIONS, "SEARCH sessions USING INDEX sessions_look_at (look_at<?)"),
         (purging._DUE_RECORDS, "SEARCH purges USING INDEX purges_due (due<?)"),
         (
