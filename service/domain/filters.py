@@ -206,14 +206,16 @@ class _Parser:
         match = self._TIME.fullmatch(self._text_of(self._VALUE, "a time"))
         if match is None:
             self._refuse('expected a time as in "2026-03-01T12:30:00Z"', at)
-        *whole, fraction, sign, hours, minutes = match.groups()
+        *whole, fraction, sign, hours, minutes = match.groups(default="")
         try:
             moment = datetime(*map(int, whole), tzinfo=UTC)  # type: ignore[misc, arg-type]
         except ValueError:
             self._refuse("there is no such time", at)
+        if sign and (hours > "23" or minutes > "59"):
+            self._refuse("there is no such zone", at)
         offset_s = (int(hours) * 60 + int(minutes)) * 60 if sign else 0
         seconds = (moment - _EPOCH) // timedelta(seconds=1) - (-offset_s if sign == "-" else offset_s)
-        return seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
+        return seconds * 1_000_000_000 + int(fraction.ljust(9, "0"))
 
     def _take(self, pattern: re.Pattern[str]) -> str:
         """Return what comes next if it is of this kind, else an empty text."""

@@ -121,6 +121,8 @@ def test_what_a_session_does_not_meet(text: str) -> None:
         ("create_time < 2026-02-29T12:30:00Z", 15, "there is no such time"),
         ("create_time < 2026-03-01T12:30:60Z", 15, "there is no such time"),
         ("create_time < 0000-03-01T12:30:00Z", 15, "there is no such time"),
+        ("create_time < 2026-03-01T12:30:00+24:00", 15, "there is no such zone"),
+        ("create_time < 2026-03-01T12:30:00-02:60", 15, "there is no such zone"),
         ("create_time < \u0662026-03-01T12:30:00Z", 15, "expected a time as in"),
         (" AND ".join(["labels:a"] * (MAX_RESTRICTIONS + 1)), 13 * MAX_RESTRICTIONS + 1, "more than 32 restrictions"),
     ],
