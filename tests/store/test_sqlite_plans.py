@@ -2,14 +2,14 @@
 
 import re
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from service.domain.ranges import SessionRange, TimeField
-from service.store.sqlite import SqliteStore, erasing, listing, purging, rows, searching, sessions, turns
+from service.store.sqlite import SqliteStore, erasing, importing, listing, purging, rows, searching, sessions, turns
 
 
 @pytest.fixture
@@ -96,3 +96,34 @@ def test_labels_are_taken_from_the_index_one_by_one(database: sqlite3.Connection
     assert plan_of(database, re.sub(r"\bold\.\w+", "?", delete)) == [
         f"SEARCH labels_by_{time} USING PRIMARY KEY (whose=? AND label=? AND time=? AND id=?)"
     ]
+
+
+def _statements() -> Iterator[tuple[str, str]]:
+    for module in (erasing, importing, listing, purging, searching, sessions, turns):
+        for name, value in vars(module).items():
+            is_statement = isinstance(value, str) and value.startswith(("SELECT ", "UPDATE ", "DELETE ", "INSERT "))
+            if is_statement and "{}" not in value:
+                yield f"{module.__name__}.{name}", value
+
+
+STATEMENTS = dict(_statements())
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_no_statement_scans_a_table_or_sorts(database: sqlite3.Connection, name: str) -> None:
+    for step in plan_of(database, STATEMENTS[name]):
+        # The index of running sessions has no others in it; what FTS5 is asked for has a test of its own.
+        assert (
+            step.startswith("SEARCH ")
+            or step
+            in (
+                "SCAN sessions USING INDEX sessions_running",
+                "SCAN 1 CONSTANT ROW",
+            )
+            or (name.endswith(".WITH_WORD") and "VIRTUAL TABLE" in step)
+        ), step
+
+
+def test_the_statements_are_those_of_the_store() -> None:
+    assert {name.rpartition(".")[2] for name in STATEMENTS} >= {"_DUE_SESSIONS", "_SESSIONS", "_COUNT_TURNS", "BY_ID"}
+    assert len(STATEMENTS) > 30
