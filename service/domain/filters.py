@@ -109,12 +109,12 @@ class Filter:
         """Whether a session meets all of them."""
         return all(restriction.matches(session) for restriction in self.restrictions)
 
-    def label(self) -> tuple[str, ...]:
-        """Return key and value of a label that all sessions have, or the key alone; empty = none is asked for."""
+    def labels(self) -> Sequence[tuple[str, ...]]:
+        """Return what labels all sessions have: key and value, or the key alone where no value is asked for."""
         labels = [label for label in self.restrictions if isinstance(label, Labelled)]
-        return max(
-            ((label.key,) if label.value is None else (label.key, label.value) for label in labels), key=len, default=()
-        )
+        pairs = dict.fromkeys((label.key, label.value) for label in labels if label.value is not None)
+        keys = dict.fromkeys((label.key,) for label in labels if label.value is None)
+        return [*pairs, *(key for key in keys if key[0] not in {key for key, _ in pairs})]
 
     def bounds(self, field: str) -> tuple[Place, Place]:
         """Return the places, in the order by this time, between which all sessions lie."""

@@ -1,7 +1,7 @@
 """Lists an owner's sessions in pages. A page costs the same, however many sessions there are (docs/sessions.md)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -64,12 +64,27 @@ class SessionLister:
         limit = min(query.page_size, MAX_PAGE_SIZE) or _PAGE_SIZE
         time_field, newest_first = _read_order(query.order_by)
         wanted = parse_filter(query.filter)
-        whole = SessionRange(time_field, newest_first, *wanted.bounds(time_field), wanted.label())
+        whole = SessionRange(time_field, newest_first, *wanted.bounds(time_field))
         bound = (principal.tenant, principal.subject, "sessions", query.filter, query.order_by, query.show_deleted)
         if query.page_token:
             whole = whole.after(_read_place(query.page_token, bound))
+        whole = await self._with_label(principal, whole, wanted.labels())
         sessions, last = await self._collect(principal, whole, wanted, query.show_deleted, limit)
         return SessionPage(sessions, write_token(bound, _fields(last)) if last else "")
+
+    async def _with_label(
+        self, principal: Principal, whole: SessionRange, labels: Sequence[tuple[str, ...]]
+    ) -> SessionRange:
+        """Return the part of a range with one of these labels, the one that fewest sessions have."""
+        parts = [replace(whole, label=label) for label in labels]
+        if len(parts) < 2:
+            return parts[0] if parts else whole
+        least = MAX_EXAMINED
+        for part in parts:
+            count = await self._store.count_listed(principal, part, least)
+            if count < least:
+                least, whole = count, part
+        return whole if whole.label else parts[0]
 
     async def _collect(
         self, principal: Principal, rest: SessionRange, wanted: Filter, show_deleted: bool, limit: int

@@ -177,6 +177,9 @@ class ListStore(Protocol):
         Reads no more than these from an index, however many sessions there are.
         """
 
+    async def count_listed(self, owner: Principal, wanted: SessionRange, limit: int) -> int:
+        """Count the sessions of a range, up to `limit`; deleted, expired and purging ones too."""
+
     async def listed_sessions(self, owner: Principal, session_ids: Sequence[str]) -> Sequence[Session]:
         """Return those of these sessions that are there; deleted, expired and purging ones too."""
 

@@ -249,6 +249,9 @@ class ModelStore:
         found.sort(key=wanted.place_of, reverse=wanted.newest_first)
         return list(map(_listed, found[:limit]))
 
+    async def count_listed(self, owner: Principal, wanted: SessionRange, limit: int) -> int:
+        return len(await self.list_sessions(owner, wanted, limit))
+
     async def listed_sessions(self, owner: Principal, session_ids: Sequence[str]) -> Sequence[Session]:
         found = [self._sessions[session_id] for session_id in session_ids if session_id in self._sessions]
         return [_listed(session) for session in found if session.owner == owner]

@@ -54,6 +54,19 @@ async def test_sessions_come_in_order_of_time_then_id(store: SessionStore, time_
     assert await ids(store, newest(time_field), limit=0) == []
 
 
+@pytest.mark.parametrize("time_field", FIELDS)
+async def test_a_range_is_counted_up_to_a_limit(store: SessionStore, time_field: TimeField) -> None:
+    for number in range(5):
+        labels = {"a": str(number % 2)}
+        await insert(store, a_session(labels=labels, **{time_field: NOW + number * MILLISECOND}))
+    await insert(store, a_session(owner=OTHERS[0], labels={"a": "0"}))
+    rest = newest(time_field, low=Place(NOW, "~"))
+    for wanted, count in ((rest, 4), (replace(rest, label=("a",)), 4), (replace(rest, label=("a", "0")), 2)):
+        assert await store.count_listed(OWNER, wanted, 9) == count
+        assert await store.count_listed(OWNER, replace(wanted, newest_first=False), 1) == 1
+    assert await store.count_listed(OWNER, newest(label=("b",)), 9) == 0
+
+
 @pytest.mark.parametrize("newest_first", [True, False])
 async def test_both_ends_of_a_range_are_left_out(store: SessionStore, newest_first: bool) -> None:
     for number in range(5):

@@ -3,6 +3,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from service.domain import listing
 from service.domain.entities import ANONYMOUS, Principal, Session
 from service.domain.errors import InvalidField
 from service.domain.listing import MAX_EXAMINED, MAX_PAGE_BYTES, ListQuery, SessionLister, SessionPage
@@ -189,3 +190,20 @@ async def test_a_bad_query_is_refused_by_field_name(store: SqliteStore, query: L
     with pytest.raises(InvalidField) as caught:
         await lister(store).page(ANONYMOUS, query)
     assert caught.value.field == field
+
+
+async def test_of_many_labels_the_rarest_is_looked_up(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MAX_EXAMINED", 20)
+    for number in range(100):
+        labels = {"a": "common", "b": "rare" if number < 9 else f"other{number}"}
+        await insert(store, f"s{number:02}", number, labels=labels)
+    for query in ("labels.a = common AND labels.b = rare", "labels:a AND labels.b = rare AND labels.a = common"):
+        [page] = await read_all(lister(store), ListQuery(filter=query))
+        assert len(page.sessions) == 9
+
+
+async def test_labels_that_are_never_together_are_a_bounded_page(store: SqliteStore) -> None:
+    for number in range(60):
+        await insert(store, f"s{number:02}", number, labels={"a" if number % 2 else "b": "x"})
+    assert await ids(lister(store), ListQuery(filter="labels.a = x AND labels.b = x")) == []
+    assert await ids(lister(store), ListQuery(filter="labels.a = x AND labels.c = x")) == []

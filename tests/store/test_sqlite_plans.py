@@ -53,6 +53,18 @@ def test_a_list_by_label_is_read_along_the_labels(
     ]
 
 
+@pytest.mark.parametrize("time_field", ["update_time", "create_time"])
+def test_a_count_reads_nothing_but_an_index(database: sqlite3.Connection, time_field: TimeField) -> None:
+    for label, index in (
+        ((), f"USING COVERING INDEX sessions_{time_field.partition('_')[0]}d "),
+        (("a",), "USING PRIMARY KEY "),
+    ):
+        steps = plan_of(database, listing.count_statement(SessionRange(time_field, True, label=label)))
+        [step] = [step for step in steps if step.startswith("SEARCH ")]
+        assert index in step
+        assert all(step.startswith(("SEARCH ", "CO-ROUTINE ", "SCAN (subquery")) for step in steps), steps
+
+
 def test_a_search_is_read_along_a_word_in_order_of_time(database: sqlite3.Connection) -> None:
     [step] = plan_of(database, searching.WITH_WORD)
     # In FTS5's own terms: by words (M) and up to a rowid (<).

@@ -24,10 +24,13 @@ class SqliteListing(SqliteDatabase):
 
     async def list_sessions(self, owner: Principal, wanted: SessionRange, limit: int) -> Sequence[Session]:
         """Return the first sessions of a range, at most `limit`."""
-        label = (label_entry(wanted.label),) if wanted.label else ()
-        bounds = (to_ms(wanted.low.time), wanted.low.session_id, to_ms(wanted.high.time), wanted.high.session_id)
-        rows = await self._read(list_statement(wanted), (owner_column(owner), *label, *bounds, limit))
+        rows = await self._read(list_statement(wanted), _parameters(owner, wanted, limit))
         return [session_of(row) for row in rows]
+
+    async def count_listed(self, owner: Principal, wanted: SessionRange, limit: int) -> int:
+        """Count the sessions of a range, up to `limit`."""
+        [(count,)] = await self._read(count_statement(wanted), _parameters(owner, wanted, limit))
+        return int(count)
 
     async def listed_sessions(self, owner: Principal, session_ids: Sequence[str]) -> Sequence[Session]:
         """Return those of these sessions that are there."""
@@ -45,3 +48,20 @@ def list_statement(wanted: SessionRange) -> str:
         f"SELECT {_LISTED} FROM labels_by_{wanted.time_field} CROSS JOIN sessions ON session_id = id"
         f" WHERE whose = ? AND label = ? AND {_BETWEEN.format('time', 'id', order)}"
     )
+
+
+def count_statement(wanted: SessionRange) -> str:
+    """Return the statement that counts a range. Parameters: as of the one that reads it."""
+    order = "DESC" if wanted.newest_first else "ASC"
+    if not wanted.label:
+        between = _BETWEEN.format(wanted.time_field, "session_id", order)
+        return f"SELECT count(*) FROM (SELECT 1 FROM sessions WHERE owner = ? AND {between})"
+    between = _BETWEEN.format("time", "id", order)
+    table = f"labels_by_{wanted.time_field}"
+    return f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE whose = ? AND label = ? AND {between})"
+
+
+def _parameters(owner: Principal, wanted: SessionRange, limit: int) -> tuple[object, ...]:
+    label = (label_entry(wanted.label),) if wanted.label else ()
+    bounds = (to_ms(wanted.low.time), wanted.low.session_id, to_ms(wanted.high.time), wanted.high.session_id)
+    return (owner_column(owner), *label, *bounds, limit)

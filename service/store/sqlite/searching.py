@@ -20,7 +20,7 @@ BY_IDS: Final = (
 )
 _NEWEST: Final = 2**63 - 1
 _PLACE: Final = re.compile(r"-?[0-9]{1,18}|-?[0-8][0-9]{18}")
-_SCANNED: Final = 2000
+_SCANNED: Final = 1000
 # Whether turns have the words beyond these, who asks finds out by itself.
 _MAX_WORDS: Final = 6
 
