@@ -12,10 +12,12 @@ from service.domain.errors import InvalidField
 from service.domain.filters import Filter, parse_filter
 from service.domain.pagetoken import malformed, read_token, write_token
 from service.domain.ports import ListStore
-from service.domain.ranges import Place, SessionRange, TimeField
+from service.domain.ranges import Place, SessionRange, TimeField, Unlisted
 
 MAX_PAGE_BYTES: Final = 1_048_576
 MAX_EXAMINED: Final = 2000
+# So many are passed over for one that is looked at, where the store knows that they are gone.
+_PASSED_OVER: Final = 5
 _PAGE_SIZE: Final = 50
 _MAX_BATCH: Final = 250
 _ORDERS: Final[dict[str, tuple[TimeField, bool]]] = {
@@ -92,12 +94,18 @@ class SessionLister:
         """Return the sessions of a page, and the place of the last one that was looked at unless nothing follows."""
         now = self._now()
         found: list[Session] = []
-        size_bytes = examined = 0
+        size_bytes = work = 0
         last: Place | None = None
         batch = min(limit + 1, _MAX_BATCH)
-        while examined < MAX_EXAMINED:
-            sessions = await self._store.list_sessions(principal, rest, batch)
+        while (left := MAX_EXAMINED - work // _PASSED_OVER) > 0:
+            batch = min(batch, left)
+            sessions = await self._store.list_sessions(principal, rest, batch, Unlisted(now, not show_deleted))
             for session in sessions:
+                if isinstance(session, Place):
+                    last = session
+                    work += 1
+                    continue
+                work += _PASSED_OVER
                 if _is_there(session, now, show_deleted) and wanted.matches(session):
                     size_bytes += _size(session)
                     if found and (len(found) == limit or size_bytes > MAX_PAGE_BYTES):
@@ -106,9 +114,9 @@ class SessionLister:
                 last = rest.place_of(session)
             if len(sessions) < batch:
                 return found, None
-            examined += len(sessions)
-            rest = rest.after(rest.place_of(sessions[-1]))
-            batch = min(2 * batch, _MAX_BATCH, MAX_EXAMINED - examined)
+            assert last is not None
+            rest = rest.after(last)
+            batch = min(2 * batch, _MAX_BATCH)
         return found, last
 
 

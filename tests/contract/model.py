@@ -6,7 +6,7 @@ from datetime import datetime
 
 from service.domain.entities import Active, Ending, Erasure, Principal, PurgeRecord, Session, SessionKey, Turn
 from service.domain.ports import Lease
-from service.domain.ranges import SessionRange
+from service.domain.ranges import SessionRange, Unlisted
 
 
 class ModelStore:
@@ -238,7 +238,9 @@ class ModelStore:
 
     # Lists and searches
 
-    async def list_sessions(self, owner: Principal, wanted: SessionRange, limit: int) -> Sequence[Session]:
+    async def list_sessions(
+        self, owner: Principal, wanted: SessionRange, limit: int, _unlisted: Unlisted | None = None
+    ) -> Sequence[Session]:
         found = [
             session
             for session in self._sessions.values()

@@ -37,9 +37,10 @@ BOTH_ENDS = "({0},{1})>(?,?) AND ({0},{1})<(?,?)"
 def test_a_list_is_read_along_its_index(
     database: sqlite3.Connection, time_field: TimeField, index: str, newest_first: bool
 ) -> None:
-    assert plan_of(database, listing.list_statement(SessionRange(time_field, newest_first))) == [
-        f"SEARCH sessions USING INDEX {index} (owner=? AND {BOTH_ENDS.format(time_field, 'session_id')})"
-    ]
+    for columns in (listing._LISTED, listing._LISTED_OR_PLACE):
+        assert plan_of(database, listing.list_statement(SessionRange(time_field, newest_first), columns)) == [
+            f"SEARCH sessions USING INDEX {index} (owner=? AND {BOTH_ENDS.format(time_field, 'session_id')})"
+        ]
 
 
 @pytest.mark.parametrize("newest_first", [True, False])

@@ -6,7 +6,7 @@ from typing import Any, Final
 from pymongo import ASCENDING, DESCENDING
 
 from service.domain.entities import Principal, Session
-from service.domain.ranges import SessionRange
+from service.domain.ranges import SessionRange, Unlisted
 from service.store.documents import RUNNING, label_entry, owner_to_doc, session_from_doc
 from service.store.mongo.connection import Doc, MongoDatabase
 
@@ -17,7 +17,9 @@ _LISTED: Final = {"active.user_text": 0, "active.parts": 0, "active.ending": 0, 
 class MongoListing(MongoDatabase):
     """A ListStore."""
 
-    async def list_sessions(self, owner: Principal, wanted: SessionRange, limit: int) -> Sequence[Session]:
+    async def list_sessions(
+        self, owner: Principal, wanted: SessionRange, limit: int, _unlisted: Unlisted | None = None
+    ) -> Sequence[Session]:
         """Return the first sessions of a range, at most `limit`."""
         condition, options = _range(owner, wanted)
         docs = await self._find(self._sessions, condition, projection=_LISTED, limit=limit, **options)
