@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -36,10 +36,10 @@ def connect(uri: str, name: str) -> Database[dict[str, Any]]:
 
 def sessions(database: Database[dict[str, Any]], count: int, turns: int) -> list[str]:
     """Insert sessions of so many turns as the service would have left them; return their ids."""
-    made = [_session(turns) for _ in range(count)]
-    _insert(database.sessions, (session_to_doc(session) for session, _ in made))
-    _insert(database.turns, (turn_to_doc(session.key, turn) for session, past in made for turn in past))
-    return [session.session_id for session, _ in made]
+    made = [session(exchanges(turns), utc_now()) for _ in range(count)]
+    _insert(database.sessions, (session_to_doc(one) for one, _ in made))
+    _insert(database.turns, (turn_to_doc(one.key, turn) for one, past in made for turn in past))
+    return [one.session_id for one, _ in made]
 
 
 def seed_style(database: Database[dict[str, Any]], count: int, turns: int) -> list[str]:
@@ -66,11 +66,12 @@ def messages(said: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
     ]
 
 
-def _session(turns: int) -> tuple[Session, Sequence[Turn]]:
-    now = utc_now()
-    past = [_turn(number, *exchange) for number, exchange in enumerate(exchanges(turns))]
+def session(said: Iterable[tuple[str, str]], now: datetime) -> tuple[Session, Sequence[Turn]]:
+    """Return a session in which this was said, and its turns, as the service would have left them."""
+    past = [_turn(number, *exchange, now) for number, exchange in enumerate(said)]
+    turns = len(past)
     active = Active(past[-1], OnDisconnect.CONTINUE, now + timedelta(minutes=10), uuid4().hex, turns) if past else None
-    session = Session(
+    made = Session(
         session_id=uuid4().hex,
         uid=uuid4().hex,
         owner=ANONYMOUS,
@@ -80,11 +81,11 @@ def _session(turns: int) -> tuple[Session, Sequence[Turn]]:
         fence=turns,
         active=active,
     )
-    return session, past
+    return made, past
 
 
-def _turn(number: int, question: str, answer: str) -> Turn:
-    turn_id, now = uuid4().hex, utc_now()
+def _turn(number: int, question: str, answer: str, now: datetime) -> Turn:
+    turn_id = uuid4().hex
     ending = Ending(
         state=TurnState.COMPLETED,
         text=answer,

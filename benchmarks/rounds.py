@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from pymongo.database import Database
-
 from benchmarks import preload, turns
 from benchmarks.lab import Lab
 from benchmarks.measure import Sample
@@ -13,7 +11,8 @@ from benchmarks.processes import Server
 
 _EACH = 4
 
-Insert = Callable[[Database[dict[str, Any]], int, int], list[str]]
+Insert = Callable[[Any, int, int], list[str]]
+"""Puts so many sessions of so many turns into a store, and returns their ids."""
 
 
 class Turns:
@@ -29,7 +28,7 @@ class Turns:
         self,
         lab: Lab,
         server: Server,
-        database: Database[dict[str, Any]],
+        database: Any,
         *,
         context_turns: int,
         ops: int,

@@ -109,12 +109,12 @@ class Filter:
         """Whether a session meets all of them."""
         return all(restriction.matches(session) for restriction in self.restrictions)
 
-    def label(self) -> tuple[str, ...]:
-        """Return key and value of a label that all sessions have, or the key alone; empty = none is asked for."""
+    def labels(self) -> Sequence[tuple[str, ...]]:
+        """Return what labels all sessions have: key and value, or the key alone where no value is asked for."""
         labels = [label for label in self.restrictions if isinstance(label, Labelled)]
-        return max(
-            ((label.key,) if label.value is None else (label.key, label.value) for label in labels), key=len, default=()
-        )
+        pairs = dict.fromkeys((label.key, label.value) for label in labels if label.value is not None)
+        keys = dict.fromkeys((label.key,) for label in labels if label.value is None)
+        return [*pairs, *(key for key in keys if key[0] not in {key for key, _ in pairs})]
 
     def bounds(self, field: str) -> tuple[Place, Place]:
         """Return the places, in the order by this time, between which all sessions lie."""
@@ -206,14 +206,16 @@ class _Parser:
         match = self._TIME.fullmatch(self._text_of(self._VALUE, "a time"))
         if match is None:
             self._refuse('expected a time as in "2026-03-01T12:30:00Z"', at)
-        *whole, fraction, sign, hours, minutes = match.groups()
+        *whole, fraction, sign, hours, minutes = match.groups(default="")
         try:
             moment = datetime(*map(int, whole), tzinfo=UTC)  # type: ignore[misc, arg-type]
         except ValueError:
             self._refuse("there is no such time", at)
+        if sign and (hours > "23" or minutes > "59"):
+            self._refuse("there is no such zone", at)
         offset_s = (int(hours) * 60 + int(minutes)) * 60 if sign else 0
         seconds = (moment - _EPOCH) // timedelta(seconds=1) - (-offset_s if sign == "-" else offset_s)
-        return seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
+        return seconds * 1_000_000_000 + int(fraction.ljust(9, "0"))
 
     def _take(self, pattern: re.Pattern[str]) -> str:
         """Return what comes next if it is of this kind, else an empty text."""

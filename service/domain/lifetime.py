@@ -61,4 +61,4 @@ def _check(field: str, life: timedelta, longest: timedelta | None) -> None:
         raise InvalidField(field, "must be in the future" if field.endswith("time") else "must be more than nothing")
     longest = LONGEST if longest is None else min(longest, LONGEST)
     if life > longest:
-        raise InvalidField(field, f"must be at most {longest.total_seconds():g} seconds ahead")
+        raise InvalidField(field, f"must be at most {longest.total_seconds():.12g} seconds ahead")

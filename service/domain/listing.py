@@ -1,7 +1,7 @@
 """Lists an owner's sessions in pages. A page costs the same, however many sessions there are (docs/sessions.md)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -12,10 +12,12 @@ from service.domain.errors import InvalidField
 from service.domain.filters import Filter, parse_filter
 from service.domain.pagetoken import malformed, read_token, write_token
 from service.domain.ports import ListStore
-from service.domain.ranges import Place, SessionRange, TimeField
+from service.domain.ranges import Place, SessionRange, TimeField, Unlisted
 
 MAX_PAGE_BYTES: Final = 1_048_576
 MAX_EXAMINED: Final = 2000
+# So many are passed over for one that is looked at, where the store knows that they are gone.
+_PASSED_OVER: Final = 5
 _PAGE_SIZE: Final = 50
 _MAX_BATCH: Final = 250
 _ORDERS: Final[dict[str, tuple[TimeField, bool]]] = {
@@ -64,12 +66,27 @@ class SessionLister:
         limit = min(query.page_size, MAX_PAGE_SIZE) or _PAGE_SIZE
         time_field, newest_first = _read_order(query.order_by)
         wanted = parse_filter(query.filter)
-        whole = SessionRange(time_field, newest_first, *wanted.bounds(time_field), wanted.label())
+        whole = SessionRange(time_field, newest_first, *wanted.bounds(time_field))
         bound = (principal.tenant, principal.subject, "sessions", query.filter, query.order_by, query.show_deleted)
         if query.page_token:
             whole = whole.after(_read_place(query.page_token, bound))
+        whole = await self._with_label(principal, whole, wanted.labels())
         sessions, last = await self._collect(principal, whole, wanted, query.show_deleted, limit)
         return SessionPage(sessions, write_token(bound, _fields(last)) if last else "")
+
+    async def _with_label(
+        self, principal: Principal, whole: SessionRange, labels: Sequence[tuple[str, ...]]
+    ) -> SessionRange:
+        """Return the part of a range with one of these labels, the one that fewest sessions have."""
+        parts = [replace(whole, label=label) for label in labels]
+        if len(parts) < 2:
+            return parts[0] if parts else whole
+        least = MAX_EXAMINED
+        for part in parts:
+            count = await self._store.count_listed(principal, part, least)
+            if count < least:
+                least, whole = count, part
+        return whole if whole.label else parts[0]
 
     async def _collect(
         self, principal: Principal, rest: SessionRange, wanted: Filter, show_deleted: bool, limit: int
@@ -77,12 +94,18 @@ class SessionLister:
         """Return the sessions of a page, and the place of the last one that was looked at unless nothing follows."""
         now = self._now()
         found: list[Session] = []
-        size_bytes = examined = 0
+        size_bytes = work = 0
         last: Place | None = None
         batch = min(limit + 1, _MAX_BATCH)
-        while examined < MAX_EXAMINED:
-            sessions = await self._store.list_sessions(principal, rest, batch)
+        while (left := MAX_EXAMINED - work // _PASSED_OVER) > 0:
+            batch = min(batch, left)
+            sessions = await self._store.list_sessions(principal, rest, batch, Unlisted(now, not show_deleted))
             for session in sessions:
+                if isinstance(session, Place):
+                    last = session
+                    work += 1
+                    continue
+                work += _PASSED_OVER
                 if _is_there(session, now, show_deleted) and wanted.matches(session):
                     size_bytes += _size(session)
                     if found and (len(found) == limit or size_bytes > MAX_PAGE_BYTES):
@@ -91,9 +114,9 @@ class SessionLister:
                 last = rest.place_of(session)
             if len(sessions) < batch:
                 return found, None
-            examined += len(sessions)
-            rest = rest.after(rest.place_of(sessions[-1]))
-            batch = min(2 * batch, _MAX_BATCH, MAX_EXAMINED - examined)
+            assert last is not None
+            rest = rest.after(last)
+            batch = min(2 * batch, _MAX_BATCH)
         return found, last
 
 

@@ -29,7 +29,7 @@ from service.domain.entities import (
     TurnTexts,
     Usage,
 )
-from service.domain.ranges import SessionRange
+from service.domain.ranges import Place, SessionRange, Unlisted
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +177,17 @@ class ListStore(Protocol):
     texts.
     """
 
-    async def list_sessions(self, owner: Principal, wanted: SessionRange, limit: int) -> Sequence[Session]:
+    async def list_sessions(
+        self, owner: Principal, wanted: SessionRange, limit: int, unlisted: Unlisted | None = None
+    ) -> Sequence[Session | Place]:
         """Return the first sessions of a range, at most `limit`; deleted, expired and purging ones too.
 
-        Reads no more than these from an index, however many sessions there are.
+        Reads no more than these from an index, however many sessions there are. Of those that are `unlisted` it may
+        return the places only, which is less work.
         """
+
+    async def count_listed(self, owner: Principal, wanted: SessionRange, limit: int) -> int:
+        """Count the sessions of a range, up to `limit`; deleted, expired and purging ones too."""
 
     async def listed_sessions(self, owner: Principal, session_ids: Sequence[str]) -> Sequence[Session]:
         """Return those of these sessions that are there; deleted, expired and purging ones too."""

@@ -7,7 +7,7 @@ if it is still as it was read.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from random import random
@@ -52,6 +52,7 @@ class Purger:
         log: Log,
     ) -> None:
         self.counts = PurgeCounts()
+        self._told = PurgeCounts()
         self._store = store
         self._lifetimes = lifetimes
         self._interval_s = interval_s
@@ -64,17 +65,30 @@ class Purger:
         while True:
             # Not in step with the other processes.
             await asyncio.sleep(self._interval_s * (0.5 + random()))
-            before = asdict(self.counts)
             try:
-                while await self.sweep():
-                    pass
+                while await self._sweep_on():
+                    self._tell()
             except ChatError as exc:
                 self._log.debug("purging failed", error=str(exc))
             except Exception:
                 self._log.exception("purging failed unexpectedly")
-            done = {name: count - before[name] for name, count in asdict(self.counts).items()}
-            if any(done.values()):
-                self._log.info("purged", **done)
+            self._tell()
+
+    async def _sweep_on(self) -> bool:
+        """Sweep for about an interval; True if there may be more."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._interval_s
+        while await self.sweep():
+            if loop.time() >= until:
+                return True
+        return False
+
+    def _tell(self) -> None:
+        """Log what was done since this was last told."""
+        told, self._told = self._told, replace(self.counts)
+        done = {name: count - getattr(told, name) for name, count in asdict(self.counts).items()}
+        if any(done.values()):
+            self._log.info("purged", **done)
 
     async def sweep(self) -> bool:
         """Do what is due, a batch at most; True if there may be more. Raises StoreUnavailable."""

@@ -16,6 +16,13 @@ class Place(NamedTuple):
     session_id: str
 
 
+class Unlisted(NamedTuple):
+    """What a list passes over: sessions that are over at `now`, and deleted ones too if it says so."""
+
+    now: datetime
+    deleted: bool
+
+
 START: Final = Place(datetime(1, 1, 1, tzinfo=UTC), "")
 END: Final = Place(datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC), "")
 

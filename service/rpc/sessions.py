@@ -35,7 +35,8 @@ def fields_from(session_pb: pb.Session) -> SessionFields:
 def update_from(request: pb.UpdateSessionRequest) -> SessionUpdate:
     """Read an update; without a mask all fields count that are set."""
     check_session_id(request.session, request.session_id)
-    paths = list(request.update_mask.paths) if request.HasField("update_mask") else _set_paths(request.session)
+    # An empty mask is none: many callers cannot tell the two apart, and to change nothing would help nobody.
+    paths = list(request.update_mask.paths) or _set_paths(request.session)
     return SessionUpdate(fields_from(request.session), paths, request.session.etag)
 
 
@@ -89,6 +90,7 @@ def _time_from(field: str, time: Timestamp) -> datetime:
 def _duration_from(field: str, duration: Duration) -> timedelta:
     """Read a duration, cut to milliseconds."""
     try:
+        duration.ToJsonString()  # raises ValueError for what is none, such as +1 s and -1 ns
         return duration.ToMilliseconds() * _MILLISECOND
     except (ValueError, OverflowError):
         raise InvalidField(field, "is not a duration") from None

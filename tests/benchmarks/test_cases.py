@@ -16,6 +16,7 @@ _NAMES = [
     "rest",
     "gateways",
     "history",
+    "indexes",
     "open-streams",
     "start",
     "overload",

@@ -157,6 +157,15 @@ async def test_export_writes_stdout_or_a_whole_file(server: Scripted, tmp_path: 
     assert os.listdir(tmp_path) == [target.name]
 
 
+async def test_export_tells_what_it_cannot_write(server: Scripted, tmp_path: Path) -> None:
+    server.on("ExportSession", list(FILE), list(FILE))
+    (tmp_path / "folder").mkdir()
+    for name, why in (("none/file", "No such file or directory"), ("folder", "Is a directory")):
+        ran = await run(server.target, "export", SESSION, "-o", str(tmp_path / name))
+        assert (ran.code, ran.out, ran.err) == (2, "", f"error: cannot write {tmp_path / name}: {why}\n")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
 async def test_import_reads_a_file_or_stdin(server: Scripted, tmp_path: Path) -> None:
     server.on("ImportSession", [FULL], [FULL], [DAMAGED])
     path = tmp_path / "session.ndjson"

@@ -16,7 +16,7 @@ from service.domain.entities import (
     TurnTexts,
 )
 from service.domain.ports import Lease
-from service.domain.ranges import SessionRange
+from service.domain.ranges import SessionRange, Unlisted
 
 
 class ModelStore:
@@ -256,7 +256,9 @@ class ModelStore:
 
     # Lists and searches
 
-    async def list_sessions(self, owner: Principal, wanted: SessionRange, limit: int) -> Sequence[Session]:
+    async def list_sessions(
+        self, owner: Principal, wanted: SessionRange, limit: int, _unlisted: Unlisted | None = None
+    ) -> Sequence[Session]:
         found = [
             session
             for session in self._sessions.values()
@@ -266,6 +268,9 @@ class ModelStore:
         ]
         found.sort(key=wanted.place_of, reverse=wanted.newest_first)
         return list(map(_listed, found[:limit]))
+
+    async def count_listed(self, owner: Principal, wanted: SessionRange, limit: int) -> int:
+        return len(await self.list_sessions(owner, wanted, limit))
 
     async def listed_sessions(self, owner: Principal, session_ids: Sequence[str]) -> Sequence[Session]:
         found = [self._sessions[session_id] for session_id in session_ids if session_id in self._sessions]

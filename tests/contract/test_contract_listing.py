@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.domain.entities import Principal, Session
+from service.domain.listing import _is_there
 from service.domain.ports import SessionStore
-from service.domain.ranges import END, START, Place, SessionRange, TimeField
+from service.domain.ranges import END, START, Place, SessionRange, TimeField, Unlisted
+from service.store.sqlite import SqliteStore
 from tests.contract.build import (
     MILLISECOND,
     NOW,
@@ -52,6 +54,19 @@ async def test_sessions_come_in_order_of_time_then_id(store: SessionStore, time_
     assert await ids(store, newest(time_field, newest_first=False)) == oldest_first
     assert await ids(store, newest(time_field), limit=2) == ["d", "b"]
     assert await ids(store, newest(time_field), limit=0) == []
+
+
+@pytest.mark.parametrize("time_field", FIELDS)
+async def test_a_range_is_counted_up_to_a_limit(store: SessionStore, time_field: TimeField) -> None:
+    for number in range(5):
+        labels = {"a": str(number % 2)}
+        await insert(store, a_session(labels=labels, **{time_field: NOW + number * MILLISECOND}))
+    await insert(store, a_session(owner=OTHERS[0], labels={"a": "0"}))
+    rest = newest(time_field, low=Place(NOW, "~"))
+    for wanted, count in ((rest, 4), (replace(rest, label=("a",)), 4), (replace(rest, label=("a", "0")), 2)):
+        assert await store.count_listed(OWNER, wanted, 9) == count
+        assert await store.count_listed(OWNER, replace(wanted, newest_first=False), 1) == 1
+    assert await store.count_listed(OWNER, newest(label=("b",)), 9) == 0
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
@@ -209,3 +224,50 @@ async def test_every_range_is_as_the_model_has_it(
         for owner in tenants.values():
             listed = await store.list_sessions(owner, wanted, limit)
             assert list(listed) == list(await model.list_sessions(owner, wanted, limit)), wanted
+
+
+_ages = st.none() | st.integers(-2, 2)
+
+
+@given(
+    sessions=st.lists(st.tuples(st.booleans(), st.booleans(), _ages, _ages, _ages, _ages), min_size=1, max_size=8),
+    hide_deleted=st.booleans(),
+    newest_first=st.booleans(),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_of_no_session_that_is_there_only_the_place_comes(
+    store: SessionStore,
+    sessions: list[tuple[bool, bool, int | None, int | None, int | None, int | None]],
+    hide_deleted: bool,
+    newest_first: bool,
+) -> None:
+    def after(number: int | None) -> datetime | None:
+        return None if number is None else NOW + number * MILLISECOND
+
+    owner = replace(OWNER, tenant=new_id())
+    made = {}
+    for number, (purging, is_running, expire, deleted, idle_ttl, idle_since) in enumerate(sessions):
+        session = a_running_session() if is_running else a_session()
+        session = replace(
+            session,
+            session_id=f"s{number}-{owner.tenant}",
+            owner=owner,
+            create_time=NOW - number * MILLISECOND,
+            purging=purging,
+            expire_time=after(expire),
+            deleted_at=after(deleted),
+            idle_ttl=None if idle_ttl is None else (idle_ttl + 3) * MILLISECOND,
+            idle_since=after(None if idle_since is None else idle_since - 3),
+        )
+        await insert(store, session)
+        made[session.session_id] = session
+    wanted = newest("create_time", newest_first=newest_first)
+    found = await store.list_sessions(owner, wanted, 99, Unlisted(NOW, hide_deleted))
+    places = [one if isinstance(one, Place) else wanted.place_of(one) for one in found]
+    assert places == [wanted.place_of(one) for one in await store.list_sessions(owner, wanted, 99)]
+    for one in found:
+        session = made[one.session_id]
+        if isinstance(one, Place):
+            assert not _is_there(session, NOW, show_deleted=not hide_deleted)
+        elif isinstance(store, SqliteStore):
+            assert _is_there(session, NOW, show_deleted=not hide_deleted)

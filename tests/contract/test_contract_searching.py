@@ -94,8 +94,9 @@ async def test_every_text_can_be_archived_and_found(store: SessionStore, name: s
 async def test_many_words_may_be_asked_for(store: SessionStore) -> None:
     letters = " ".join(map(chr, range(0x4E00, 0x4E00 + 128)))
     await a_session_of(store, ended(1, user_text=letters), ended(2, user_text=letters[:100]))
-    assert await numbers(store, letters) == [1]
-    assert await numbers(store, letters.replace(" ", "")) in ([1], [])
+    # A store need not look for all of them, nor for pieces as long as that.
+    assert 1 in await numbers(store, letters)
+    assert await numbers(store, letters.replace(" ", "")) in ([1], [2, 1], [])
 
 
 async def test_the_newest_turn_comes_first(store: SessionStore) -> None:

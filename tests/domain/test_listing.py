@@ -3,11 +3,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from service.domain import listing
 from service.domain.entities import ANONYMOUS, Principal, Session
 from service.domain.errors import InvalidField
 from service.domain.listing import MAX_EXAMINED, MAX_PAGE_BYTES, ListQuery, SessionLister, SessionPage
 from service.domain.pagetoken import write_token
-from service.domain.ranges import SessionRange
+from service.domain.ranges import Place, SessionRange, Unlisted
 from service.store.sqlite import SqliteStore
 from tests.domain.builders import NOW, a_turn, running
 
@@ -93,8 +94,10 @@ class Counting(SqliteStore):
 
     read = 0
 
-    async def list_sessions(self, owner: Principal, wanted: SessionRange, limit: int) -> list[Session]:
-        sessions = await super().list_sessions(owner, wanted, limit)
+    async def list_sessions(
+        self, owner: Principal, wanted: SessionRange, limit: int, unlisted: Unlisted | None = None
+    ) -> list[Session | Place]:
+        sessions = await super().list_sessions(owner, wanted, limit, unlisted)
         self.read += len(sessions)
         return list(sessions)
 
@@ -189,3 +192,32 @@ async def test_a_bad_query_is_refused_by_field_name(store: SqliteStore, query: L
     with pytest.raises(InvalidField) as caught:
         await lister(store).page(ANONYMOUS, query)
     assert caught.value.field == field
+
+
+async def test_of_many_labels_the_rarest_is_looked_up(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MAX_EXAMINED", 20)
+    for number in range(100):
+        labels = {"a": "common", "b": "rare" if number < 9 else f"other{number}"}
+        await insert(store, f"s{number:02}", number, labels=labels)
+    for query in ("labels.a = common AND labels.b = rare", "labels:a AND labels.b = rare AND labels.a = common"):
+        [page] = await read_all(lister(store), ListQuery(filter=query))
+        assert len(page.sessions) == 9
+
+
+async def test_labels_that_are_never_together_are_a_bounded_page(store: SqliteStore) -> None:
+    for number in range(60):
+        await insert(store, f"s{number:02}", number, labels={"a" if number % 2 else "b": "x"})
+    assert await ids(lister(store), ListQuery(filter="labels.a = x AND labels.b = x")) == []
+    assert await ids(lister(store), ListQuery(filter="labels.a = x AND labels.c = x")) == []
+
+
+async def test_more_sessions_that_have_expired_are_passed_over_than_others_are_looked_at(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MAX_EXAMINED", 20)
+    for number in range(100):
+        await insert(store, f"s{number:02}", number, expire_time=NOW - SECOND if number >= 9 else None)
+    pages = await read_all(lister(store), ListQuery(page_size=5))
+    assert [len(page.sessions) for page in pages] == [2, 5, 2]
+    pages = await read_all(lister(store), ListQuery(page_size=5, filter="NOT title:nothing"))
+    assert [len(page.sessions) for page in pages] == [2, 5, 2]

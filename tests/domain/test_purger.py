@@ -340,6 +340,26 @@ async def test_a_store_that_is_away_ends_a_sweep_and_not_the_purger(
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_what_was_done_is_told_while_there_is_more_to_do(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(250):
+        await a_deleted_session(life, turns=1)
+    life.now += GRACE
+    told: list[dict[str, int]] = []
+    monkeypatch.setattr(life.purger._log, "info", lambda _event, **fields: told.append(fields))
+    monkeypatch.setattr(life.purger, "_interval_s", 0.001)
+    task = asyncio.ensure_future(life.purger.run())
+
+    async def is_all_told() -> bool:
+        return sum(fields["sessions"] for fields in told) == 250
+
+    await until(is_all_told)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    # A sweep has 100 sessions.
+    assert len(told) == 3
+    assert sum(fields["turns"] for fields in told) == 250
+
+
 async def test_removing_on_demand_answers_the_turns_that_went_or_that_it_was_no_longer_so(life: Life) -> None:
     session = await life.create()
     await life.archive(session, a_turn(1), a_turn(3))

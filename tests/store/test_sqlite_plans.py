@@ -2,14 +2,14 @@
 
 import re
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from service.domain.ranges import SessionRange, TimeField
-from service.store.sqlite import SqliteStore, erasing, listing, purging, rows, searching, sessions, turns
+from service.store.sqlite import SqliteStore, erasing, importing, listing, purging, rows, searching, sessions, turns
 
 
 @pytest.fixture
@@ -37,9 +37,10 @@ BOTH_ENDS = "({0},{1})>(?,?) AND ({0},{1})<(?,?)"
 def test_a_list_is_read_along_its_index(
     database: sqlite3.Connection, time_field: TimeField, index: str, newest_first: bool
 ) -> None:
-    assert plan_of(database, listing.list_statement(SessionRange(time_field, newest_first))) == [
-        f"SEARCH sessions USING INDEX {index} (owner=? AND {BOTH_ENDS.format(time_field, 'session_id')})"
-    ]
+    for columns in (listing._LISTED, listing._LISTED_OR_PLACE):
+        assert plan_of(database, listing.list_statement(SessionRange(time_field, newest_first), columns)) == [
+            f"SEARCH sessions USING INDEX {index} (owner=? AND {BOTH_ENDS.format(time_field, 'session_id')})"
+        ]
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
@@ -53,11 +54,22 @@ def test_a_list_by_label_is_read_along_the_labels(
     ]
 
 
-def test_a_search_is_read_along_the_words_in_order_of_time(database: sqlite3.Connection) -> None:
-    words, of_turn = plan_of(database, searching.FIND)
+@pytest.mark.parametrize("time_field", ["update_time", "create_time"])
+def test_a_count_reads_nothing_but_an_index(database: sqlite3.Connection, time_field: TimeField) -> None:
+    for label, index in (
+        ((), f"USING COVERING INDEX sessions_{time_field.partition('_')[0]}d "),
+        (("a",), "USING PRIMARY KEY "),
+    ):
+        steps = plan_of(database, listing.count_statement(SessionRange(time_field, True, label=label)))
+        [step] = [step for step in steps if step.startswith("SEARCH ")]
+        assert index in step
+        assert all(step.startswith(("SEARCH ", "CO-ROUTINE ", "SCAN (subquery")) for step in steps), steps
+
+
+def test_a_search_is_read_along_a_word_in_order_of_time(database: sqlite3.Connection) -> None:
+    [step] = plan_of(database, searching.WITH_WORD)
     # In FTS5's own terms: by words (M) and up to a rowid (<).
-    assert re.fullmatch(r"SCAN search VIRTUAL TABLE INDEX \d+:M\d+<", words)
-    assert of_turn == "SEARCH turns USING INTEGER PRIMARY KEY (rowid=?)"
+    assert re.fullmatch(r"SCAN search VIRTUAL TABLE INDEX \d+:M\d+<", step)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +85,7 @@ def test_a_search_is_read_along_the_words_in_order_of_time(database: sqlite3.Con
             for sql in (sessions._UPDATE, sessions._DELETE, sessions._UNDELETE, purging._START_PURGE)
         ),
         (rows.insert_turns(1), "SEARCH turns USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        (searching.BY_IDS, "SEARCH turns USING INTEGER PRIMARY KEY (rowid=?)"),
         (purging._DUE_SESSIONS, "SEARCH sessions USING INDEX sessions_look_at (look_at<?)"),
         (purging._DUE_RECORDS, "SEARCH purges USING INDEX purges_due (due<?)"),
         (
@@ -96,3 +109,34 @@ def test_labels_are_taken_from_the_index_one_by_one(database: sqlite3.Connection
     assert plan_of(database, re.sub(r"\bold\.\w+", "?", delete)) == [
         f"SEARCH labels_by_{time} USING PRIMARY KEY (whose=? AND label=? AND time=? AND id=?)"
     ]
+
+
+def _statements() -> Iterator[tuple[str, str]]:
+    for module in (erasing, importing, listing, purging, searching, sessions, turns):
+        for name, value in vars(module).items():
+            is_statement = isinstance(value, str) and value.startswith(("SELECT ", "UPDATE ", "DELETE ", "INSERT "))
+            if is_statement and "{}" not in value:
+                yield f"{module.__name__}.{name}", value
+
+
+STATEMENTS = dict(_statements())
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_no_statement_scans_a_table_or_sorts(database: sqlite3.Connection, name: str) -> None:
+    for step in plan_of(database, STATEMENTS[name]):
+        # The index of running sessions has no others in it; what FTS5 is asked for has a test of its own.
+        assert (
+            step.startswith("SEARCH ")
+            or step
+            in (
+                "SCAN sessions USING INDEX sessions_running",
+                "SCAN 1 CONSTANT ROW",
+            )
+            or (name.endswith(".WITH_WORD") and "VIRTUAL TABLE" in step)
+        ), step
+
+
+def test_the_statements_are_those_of_the_store() -> None:
+    assert {name.rpartition(".")[2] for name in STATEMENTS} >= {"_DUE_SESSIONS", "_SESSIONS", "_COUNT_TURNS", "BY_ID"}
+    assert len(STATEMENTS) > 30

@@ -78,18 +78,18 @@ class MongoHandle:
         self.stop()
 
 
-def start_mongo(*, own: bool = False, port: int = 0) -> MongoHandle:
+def start_mongo(*, own: bool = False, port: int = 0, heap: str = "1g") -> MongoHandle:
     """Return a running MongoDB; raises NoMongo.
 
     own: start one even if MONGO_TEST_URI names another, for tests that kill it.
-    port: 0 takes a free one.
+    port: 0 takes a free one. heap: most memory for the Java server's data.
     """
     if (uri := os.environ.get("MONGO_TEST_URI")) and not own:
         return MongoHandle(uri, None, _nothing)
     if mongod := shutil.which("mongod"):
         return _start_mongod(mongod, port)
     if shutil.which("java") and shutil.which("mvn"):
-        return _start_java(port)
+        return _start_java(port, heap)
     raise NoMongo(f"no MongoDB for the tests: {_HOW}")
 
 
@@ -138,9 +138,9 @@ def _nothing() -> None:
     pass
 
 
-def _start_java(port: int) -> MongoHandle:
+def _start_java(port: int, heap: str) -> MongoHandle:
     _build()
-    command = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx1g"]
+    command = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Xmx{heap}"]
     command += ["-cp", f"{_BUILT / 'classes'}:{_BUILT / 'dependency'}/*", "MongoTestServer", str(port)]
     # The server ends when its standard input closes: with this process, however that ends.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -49,10 +49,11 @@ class MongoErasing(MongoDatabase):
         """Return the sessions with create_time <= created_to, by create_time and id, those behind `after`."""
         condition = _created(owner, created_to)
         if after is not None:
-            same_time = {"create_time": after.create_time, "_id": {"$gt": after.session_id}}
-            condition["$or"] = [{"create_time": {"$gt": after.create_time}}, same_time]
+            # The first is for the index; the other tells sessions of the same time apart.
+            condition["create_time"]["$gte"] = after.create_time
+            condition["$or"] = [{"create_time": {"$gt": after.create_time}}, {"_id": {"$gt": after.session_id}}]
         order = [("create_time", ASCENDING), ("_id", ASCENDING)]
-        docs = await self._find(self._sessions, condition, sort=order, limit=limit)
+        docs = await self._find(self._sessions, condition, sort=order, hint="by_create_time", limit=limit)
         return [session_from_doc(doc) for doc in docs]
 
     async def count_turns(self, key: SessionKey) -> int:

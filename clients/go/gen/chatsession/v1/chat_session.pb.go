@@ -1005,8 +1005,8 @@ type UpdateSessionRequest struct {
 	// that are output only are ignored here.
 	Session *Session `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
 	// Which fields to change: `title`, `labels` (as a whole), `instructions`, `settings`, `settings.FIELD`, `expire_time`,
-	// `ttl`, `idle_ttl`. Absent means all that are set, `*` means all. A field that is named and not set is cleared; a
-	// cleared expiration is as the server's settings say.
+	// `ttl`, `idle_ttl`. Absent or empty means all that are set, `*` means all. A field that is named and not set is
+	// cleared; a cleared expiration is as the server's settings say.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -110,7 +110,7 @@ def export(
     with client_of(screen, server, tls, interrupted="nothing is exported") as client:
         pieces = client.export_session(session)
         first = next(pieces)  # an error leaves no file behind
-        with _written_whole(output) if output else nullcontext(sys.stdout.buffer) as file:
+        with _written_whole(screen, output) if output else nullcontext(sys.stdout.buffer) as file:
             size = sum(file.write(piece) for piece in itertools.chain([first], pieces))
             file.flush()
         if output:
@@ -263,12 +263,15 @@ def _opened(screen: Screen, name: str) -> IO[bytes]:
 
 
 @contextmanager
-def _written_whole(path: Path) -> Iterator[IO[bytes]]:
+def _written_whole(screen: Screen, path: Path) -> Iterator[IO[bytes]]:
     """A file that appears when all of it is written."""
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
             yield file
         part.replace(path)
+    except OSError as error:
+        screen.error(f"cannot write {path}: {error.strerror}")
+        raise typer.Exit(2) from error
     finally:
         part.unlink(missing_ok=True)

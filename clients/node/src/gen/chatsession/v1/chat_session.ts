@@ -234,8 +234,8 @@ export interface UpdateSessionRequest {
     | undefined;
   /**
    * Which fields to change: `title`, `labels` (as a whole), `instructions`, `settings`, `settings.FIELD`, `expire_time`,
-   * `ttl`, `idle_ttl`. Absent means all that are set, `*` means all. A field that is named and not set is cleared; a
-   * cleared expiration is as the server's settings say.
+   * `ttl`, `idle_ttl`. Absent or empty means all that are set, `*` means all. A field that is named and not set is
+   * cleared; a cleared expiration is as the server's settings say.
    */
   updateMask: string[] | undefined;
 }
