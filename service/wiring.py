@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
@@ -31,8 +32,7 @@ from service.domain.searching import MessageSearch
 from service.domain.sessions import Sessions
 from service.domain.tasks import TaskOwner
 from service.domain.turns import Turns
-from service.llm.demo import DemoServer
-from service.llm.openai import Limits, OpenAIModel
+from service.llm.late import LateModel
 from service.llm.retrying import RetryingModel
 from service.rest import Limits as RestLimits
 from service.rest import Listener, ListenerLimits, RestApp
@@ -95,10 +95,13 @@ class Service:
     async def _start(self) -> None:
         config = self._config
         store = await self._open_store()
-        model = await self._open_model()
+        model = LateModel(self._load_model)
+        self._opened.push_async_callback(model.close)
+        if config.uses_demo_model:
+            self._log.warning("no OPENAI_API_KEY and no OPENAI_BASE_URL: the built-in demo model answers")
         self._turns = Turns(
             store,
-            model,
+            RetryingModel(model, max_attempts=config.model_attempts),
             context_tokens=config.context_tokens,
             recent_tokens=config.session_cache_mib * _TOKENS_PER_MIB,
             limits=TurnLimits(
@@ -161,6 +164,7 @@ class Service:
             http=f"http://{join_address(config.http_address, self.http_port)}",
             health=self._readiness.status(""),
         )
+        self._background.start(self._open_model(model))
 
     async def _open_store(self) -> SessionStore:
         config = self._config
@@ -192,14 +196,20 @@ class Service:
         self._log.info("store", kind="SQLite", path=config.sqlite_path)
         return sqlite
 
-    async def _open_model(self) -> ChatModel:
+    async def _load_model(self, opened: AsyncExitStack) -> ChatModel:
+        """Make the model and load its SDK, which takes a second: behind the start, in a thread."""
+        await asyncio.to_thread(import_module, "service.llm.openai")
+        from service.llm.openai import Limits, OpenAIModel
+
         config = self._config
         base_url, api_key = config.openai_base_url, config.openai_api_key
         if config.uses_demo_model:
+            await asyncio.to_thread(import_module, "service.llm.demo")
+            from service.llm.demo import DemoServer
+
             demo = DemoServer()
             base_url = await demo.start()
-            self._opened.push_async_callback(demo.stop)
-            self._log.warning("no OPENAI_API_KEY and no OPENAI_BASE_URL: the built-in demo model answers")
+            opened.push_async_callback(demo.stop)
         model = OpenAIModel(
             model=config.openai_model,
             api_key=api_key.get_secret_value() if api_key else None,
@@ -211,12 +221,11 @@ class Service:
                 silence_s=config.stall_timeout_seconds,
             ),
         )
-        self._opened.push_async_callback(model.close)
-        self._background.start(self._load(model))
-        return RetryingModel(model, max_attempts=config.model_attempts)
+        opened.push_async_callback(model.close)
+        await model.open()
+        return model
 
-    async def _load(self, model: OpenAIModel) -> None:
-        """Load the SDK behind the start; the first call waits for it."""
+    async def _open_model(self, model: LateModel) -> None:
         try:
             await model.open()
         except Exception:
