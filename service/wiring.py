@@ -39,9 +39,9 @@ from service.rest import Listener, ListenerLimits, RestApp
 from service.rpc.constraints import CONSTRAINTS
 from service.rpc.health import Readiness
 from service.rpc.inprocess import InProcessInvoker
-from service.rpc.pipeline import SERVICE_NAME, CallLimits, Handlers, build_handlers
+from service.rpc.pipeline import SERVICE_NAME, CallLimits, Handlers, build_handlers, build_refusals
 from service.rpc.probe import Probe
-from service.rpc.server import build_server
+from service.rpc.server import SENDS, Door, build_server
 from service.rpc.servicer import ChatSessionServicer
 from service.rpc.status import DOMAIN
 
@@ -151,7 +151,8 @@ class Service:
         )
         limits = CallLimits(config.unary_timeout_seconds, config.stream_timeout_seconds)
         handlers = build_handlers(servicer, limits=limits, log=self._log)
-        await self._serve_grpc(handlers)
+        refusals = build_refusals(SENDS, self._turns.admission.refusal, limits=limits, log=self._log)
+        await self._serve_grpc(handlers, Door(lambda: self._turns.admission.is_full, refusals))
         await self._serve_http(handlers)
         self._background.start(self._readiness.run())
         self._background.start(LagWatch(self._log).run())
@@ -231,10 +232,11 @@ class Service:
         except Exception:
             self._log.exception("the model's SDK could not be loaded")
 
-    async def _serve_grpc(self, handlers: Handlers) -> None:
+    async def _serve_grpc(self, handlers: Handlers, door: Door) -> None:
         self._server = build_server(
             handlers,
             self._readiness.servicer,
+            door=door,
             reuse_port=self._reuse_port,
             max_calls=self._config.max_turns + _FURTHER_CALLS,
         )
