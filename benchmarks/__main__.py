@@ -13,7 +13,7 @@ from benchmarks.registry import CASES, QUICK
 from benchmarks.venvs import NotInstalledError
 
 _RESULTS = Path(__file__).parent / "results"
-_FULL = Size(rounds=5)
+_FULL = Size(rounds=4)
 _QUICK = Size(rounds=2, scale=0.25)
 
 

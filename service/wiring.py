@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
@@ -32,17 +33,16 @@ from service.domain.searching import MessageSearch
 from service.domain.sessions import Sessions
 from service.domain.tasks import TaskOwner
 from service.domain.turns import Turns
-from service.llm.demo import DemoServer
-from service.llm.openai import Limits, OpenAIModel
+from service.llm.late import LateModel
 from service.llm.retrying import RetryingModel
 from service.rest import Limits as RestLimits
 from service.rest import Listener, ListenerLimits, RestApp
 from service.rpc.constraints import CONSTRAINTS
 from service.rpc.health import Readiness
 from service.rpc.inprocess import InProcessInvoker
-from service.rpc.pipeline import SERVICE_NAME, CallLimits, Handlers, build_handlers
+from service.rpc.pipeline import SERVICE_NAME, CallLimits, Handlers, build_handlers, build_refusals
 from service.rpc.probe import Probe
-from service.rpc.server import CLIENTS_TAKE_BYTES, build_server
+from service.rpc.server import CLIENTS_TAKE_BYTES, SENDS, Door, build_server
 from service.rpc.servicer import ChatSessionServicer
 from service.rpc.status import DOMAIN
 
@@ -96,10 +96,13 @@ class Service:
     async def _start(self) -> None:
         config = self._config
         store = await self._open_store()
-        model = await self._open_model()
+        model = LateModel(self._load_model)
+        self._opened.push_async_callback(model.close)
+        if config.uses_demo_model:
+            self._log.warning("no OPENAI_API_KEY and no OPENAI_BASE_URL: the built-in demo model answers")
         self._turns = Turns(
             store,
-            model,
+            RetryingModel(model, max_attempts=config.model_attempts),
             context_tokens=config.context_tokens,
             recent_tokens=config.session_cache_mib * _TOKENS_PER_MIB,
             limits=TurnLimits(
@@ -149,7 +152,9 @@ class Service:
         )
         limits = CallLimits(config.unary_timeout_seconds, config.stream_timeout_seconds)
         wire_limits = replace(limits, message_bytes=CLIENTS_TAKE_BYTES)
-        await self._serve_grpc(build_handlers(servicer, limits=wire_limits, log=self._log))
+        refusals = build_refusals(SENDS, self._turns.admission.refusal, limits=limits, log=self._log)
+        door = Door(lambda: self._turns.admission.is_full, refusals)
+        await self._serve_grpc(build_handlers(servicer, limits=wire_limits, log=self._log), door)
         await self._serve_http(build_handlers(servicer, limits=limits, log=self._log))
         self._background.start(self._readiness.run())
         self._background.start(LagWatch(self._log).run())
@@ -162,6 +167,7 @@ class Service:
             http=f"http://{join_address(config.http_address, self.http_port)}",
             health=self._readiness.status(""),
         )
+        self._background.start(self._open_model(model))
 
     async def _open_store(self) -> SessionStore:
         config = self._config
@@ -193,14 +199,20 @@ class Service:
         self._log.info("store", kind="SQLite", path=config.sqlite_path)
         return sqlite
 
-    async def _open_model(self) -> ChatModel:
+    async def _load_model(self, opened: AsyncExitStack) -> ChatModel:
+        """Make the model and load its SDK, which takes a second: behind the start, in a thread."""
+        await asyncio.to_thread(import_module, "service.llm.openai")
+        from service.llm.openai import Limits, OpenAIModel
+
         config = self._config
         base_url, api_key = config.openai_base_url, config.openai_api_key
         if config.uses_demo_model:
+            await asyncio.to_thread(import_module, "service.llm.demo")
+            from service.llm.demo import DemoServer
+
             demo = DemoServer()
             base_url = await demo.start()
-            self._opened.push_async_callback(demo.stop)
-            self._log.warning("no OPENAI_API_KEY and no OPENAI_BASE_URL: the built-in demo model answers")
+            opened.push_async_callback(demo.stop)
         model = OpenAIModel(
             model=config.openai_model,
             api_key=api_key.get_secret_value() if api_key else None,
@@ -212,21 +224,21 @@ class Service:
                 silence_s=config.stall_timeout_seconds,
             ),
         )
-        self._opened.push_async_callback(model.close)
-        self._background.start(self._load(model))
-        return RetryingModel(model, max_attempts=config.model_attempts)
+        opened.push_async_callback(model.close)
+        await model.open()
+        return model
 
-    async def _load(self, model: OpenAIModel) -> None:
-        """Load the SDK behind the start; the first call waits for it."""
+    async def _open_model(self, model: LateModel) -> None:
         try:
             await model.open()
         except Exception:
             self._log.exception("the model's SDK could not be loaded")
 
-    async def _serve_grpc(self, handlers: Handlers) -> None:
+    async def _serve_grpc(self, handlers: Handlers, door: Door) -> None:
         self._server = build_server(
             handlers,
             self._readiness.servicer,
+            door=door,
             reuse_port=self._reuse_port,
             max_calls=self._config.max_turns + _FURTHER_CALLS,
         )

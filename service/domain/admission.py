@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-from service.domain.errors import Overloaded
+from service.domain.errors import Committed, Overloaded, Retry
 from service.domain.log import Log
 
 # Sends on their way to their turn at the same time; more of them make none faster.
@@ -45,14 +45,19 @@ class Admission:
         self._retries = Retries()
         self._refused = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a send that comes now is refused; it is then told so by `refusal`, and does not enter."""
+        arriving = self._at_work + len(self._waiting)
+        is_crowded = arriving >= _MAX_ARRIVING or self._running() + arriving + self._aside >= self._max_turns
+        return is_crowded or not self._pace.has_room(self._clock())
+
     async def enter(self) -> None:
         """Begin a send, in order of arrival, once few enough are at work; `leave` ends it. Raises Overloaded."""
+        if self.is_full:
+            raise self.refusal()
         self._came += 1
-        arriving = self._at_work + len(self._waiting)
-        if self._running() + arriving + self._aside >= self._max_turns:
-            raise self._refusal("too many turns run in this process")
-        if arriving >= _MAX_ARRIVING or not self._pace.takes_up(self._clock()):
-            raise self._refusal("more messages come in than this process can take up")
+        self._pace.take_up()
         if self._at_work < _MAX_AT_WORK:
             self._at_work += 1
             return
@@ -115,12 +120,18 @@ class Admission:
     def _observe(self, unread: int, *, is_all: bool) -> None:
         self._pace.adapt(self._clock(), unread + len(self._waiting), self._came, is_all=is_all)
 
-    def _refusal(self, message: str) -> Overloaded:
+    def refusal(self) -> Overloaded:
+        """Return what one who has come and is refused is told."""
+        self._came += 1
         if not self._refused:
             self._log.warning("overloaded: sends are refused", running=self._running(), aside=self._aside)
             asyncio.get_running_loop().call_later(_CALM_S, self._look_for_calm, 0)
         self._refused += 1
-        return Overloaded(message, retry_delay_s=self._retries.delay_s(self._clock(), self._pace.per_s))
+        error = Overloaded(
+            "more messages come in than this process can take up",
+            retry_delay_s=self._retries.delay_s(self._clock(), self._pace.per_s),
+        )
+        return error.of_send(Committed.FALSE, Retry.SAME_REQUEST)
 
     def _look_for_calm(self, refused_before: int) -> None:
         if self._refused > refused_before:
@@ -138,15 +149,15 @@ class Pace:
     """
 
     _BURST, _FEW = 300, 32
-    _FALL, _RISE = 0.9, 1.03
+    _FALL, _RISE = 0.9, 1.05
     # Less does not make the wait shorter, but wastes what could be carried.
     _LEAST = 0.85
     _LEAST_PER_S = 10.0
-    # Times over which rates are measured, and for which the limit may be saved up.
-    _MEAN_S, _SAVED_S = 0.5, 0.05
+    # Times over which rates are measured, for which the limit may be saved up, and in which the best rate is forgotten.
+    _MEAN_S, _SAVED_S, _MEMORY_S = 0.5, 0.05, 60.0
 
     def __init__(self, now: float) -> None:
-        self._came_per_s = self._carried_per_s = 0.0
+        self._came_per_s = self._carried_per_s = self._best_per_s = 0.0
         self._came = self._carried = 0
         self._adapted_at = self._filled_at = now
         self._limit_per_s = self._least_per_s = math.inf
@@ -159,19 +170,21 @@ class Pace:
 
     @property
     def per_s(self) -> float:
-        """How many were carried in a second lately."""
-        return max(self._LEAST_PER_S, self._carried_per_s)
+        """How many have been carried in a second, at the best of the last minute: in a flood it is less."""
+        return max(self._LEAST_PER_S, self._best_per_s)
 
-    def takes_up(self, now: float) -> bool:
-        """Whether a send that has come now is taken up."""
+    def has_room(self, now: float) -> bool:
+        """Whether a send that has come now can be taken up."""
         if self.is_limited:
             most = max(1.0, self._limit_per_s * self._SAVED_S)
             self._credit = min(most, self._credit + (now - self._filled_at) * self._limit_per_s)
             self._filled_at = now
-            if self._credit < 1:
-                return False
+        return not self.is_limited or self._credit >= 1
+
+    def take_up(self) -> None:
+        """Take one up for which there is room."""
+        if self.is_limited:
             self._credit -= 1
-        return True
 
     def carried(self) -> None:
         """One more has its turn."""
@@ -185,18 +198,19 @@ class Pace:
         weight = 1 - math.exp(-passed_s / self._MEAN_S)
         self._came_per_s += weight * ((came - self._came) / passed_s - self._came_per_s)
         self._carried_per_s += weight * (self._carried / passed_s - self._carried_per_s)
+        self._best_per_s = max(self._carried_per_s, self._best_per_s * math.exp(-passed_s / self._MEMORY_S))
         self._adapted_at, self._came, self._carried = now, came, 0
         if not self.is_limited:
             if waiting > self._BURST:
                 self._limit_per_s, self._filled_at = self.per_s, now
-                self._least_per_s = self._LEAST * self.per_s
+                self._least_per_s = self._LEAST * max(self._LEAST_PER_S, self._carried_per_s)
         elif waiting > self._FEW:
             self._limit_per_s = max(self._least_per_s, self._limit_per_s * self._FALL)
         elif is_all and self._came_per_s < self._limit_per_s:
             self._limit_per_s = math.inf
         elif is_all:
             self._limit_per_s *= self._RISE
-            self._least_per_s = max(self._least_per_s, self._LEAST * self.per_s)
+            self._least_per_s = max(self._least_per_s, self._LEAST * self._carried_per_s)
 
 
 class Retries:

@@ -75,6 +75,7 @@ class History:
     ) -> tuple[list[Message], bool]:
         """Return the messages with low <= seq <= high that fit on a page, and whether there are more."""
         limit = min(page_size, MAX_PAGE_SIZE) or MAX_PAGE_MESSAGES
+        last_seq = low if newest_first else high
         messages: list[Message] = []
         size_bytes = 0
         async for turn in self._turns(session, low, high, newest_first, limit):
@@ -83,9 +84,11 @@ class History:
                 if not low <= message.seq <= high:
                     continue
                 size_bytes += len(message.content.encode())
-                if messages and (len(messages) >= limit or size_bytes > MAX_PAGE_BYTES):
+                if messages and size_bytes > MAX_PAGE_BYTES:
                     return messages, True
                 messages.append(message)
+                if len(messages) == limit:
+                    return messages, message.seq != last_seq
         return messages, False
 
     async def _turns(
@@ -96,9 +99,11 @@ class History:
         archived_to = min(high, latest.first_seq - 1 if latest else session.last_seq)
         if newest_first and latest:
             yield latest
-        # A turn's first message may lie one before `low`: its answer is then the first of the page.
-        # Most turns have two messages; one more tells whether anything follows, another may be cut in two.
-        first, batch = max(1, low - 1), min(page_size // 2 + 2, _BATCH_TURNS)
+        # A turn's first message may lie one before `low`: its answer is then the first of the page. Most turns have two
+        # messages, so half as many turns as messages will do, and one more where another may be cut in two.
+        of_latest = len(messages_of(latest)) if newest_first and latest and latest.first_seq <= high else 0
+        is_cut = low > 1 or high < (latest.last_seq if latest else session.last_seq)
+        first, batch = max(1, low - 1), max(1, min((page_size - of_latest + 1 + is_cut) // 2, _BATCH_TURNS))
         while first <= archived_to:
             turns = await self._store.turns(
                 session.key, first_seq_from=first, first_seq_to=archived_to, limit=batch, newest_first=newest_first

@@ -102,22 +102,25 @@ class RestApp:
         codec = Codec(reader, writer, limits, lenient, ignored_parameters)
         bindings = [Binding(rule, codec) for rule in all_rules]
         self._routes = Routes((binding.rule.http_method, binding.rule.template, binding) for binding in bindings)
-        document = openapi.Document(
-            all_rules,
-            title=title,
-            version=version,
-            description=description,
-            source_info=source_info,
-            examples=examples,
-            constraints=constraints,
-            unserved=unserved,
-            openapi_version=openapi_version,
-            lenient=lenient,
-        )
+
+        def document() -> bytes:
+            return openapi.Document(
+                all_rules,
+                title=title,
+                version=version,
+                description=description,
+                source_info=source_info,
+                examples=examples,
+                constraints=constraints,
+                unserved=unserved,
+                openapi_version=openapi_version,
+                lenient=lenient,
+            ).json()
+
         self._pages: dict[str, pages.Page] = {
             **pages.health_pages(self._readiness),
             **pages.docs_pages(),
-            "/openapi.json": pages.document_page(document.json),
+            "/openapi.json": pages.document_page(document),
         }
 
     def drain(self) -> None:

@@ -111,11 +111,11 @@ class Binding:
         name = "" if self.rule.body == "*" else self.rule.body
         if self.takes_raw_body:
             return _raw_body_reader(name)
-        descriptor, max_values = self.method.input_type, self._limits.max_json_values
+        descriptor, limits = self.method.input_type, self._limits
         read = json_reader.field(descriptor.fields_by_name[name]) if name else json_reader.message(descriptor)
 
         def read_body(message: Any, body: bytes, _: bytes) -> None:
-            value = reader.parse(body, max_values)
+            value = reader.parse(body, limits.max_json_values, limits.max_json_escapes)
             try:
                 read(message, value, 0)
             except InvalidValue as error:

@@ -15,6 +15,7 @@ class Limits:
     max_response_bytes: the body of a unary response; a larger one is not sent (500).
     max_query_parameters: parameters of one query string (400).
     max_json_values: values in a JSON body, whatever their depth (400).
+    max_json_escapes: characters in a JSON body that are written with a backslash (400).
     max_json_depth: messages within messages, in a body (400).
     max_parameter_depth: names in a dotted parameter (400).
     body_timeout_s: from the head of a request to the end of its body; of an upload, from piece to piece (408).
@@ -35,6 +36,7 @@ class Limits:
     max_response_bytes: int = 64 * 1024 * 1024
     max_query_parameters: int = 1000
     max_json_values: int = 20_000
+    max_json_escapes: int = 300_000
     max_json_depth: int = 100
     max_parameter_depth: int = 32
     body_timeout_s: float = 30.0

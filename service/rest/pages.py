@@ -77,8 +77,9 @@ def docs_pages() -> dict[str, Page]:
 
 
 def _asset_page(name: str) -> Page:
-    file = resources.files(__package__).joinpath("static", name)
-    read = functools.cache(file.read_bytes)
+    @functools.cache
+    def read() -> bytes:
+        return resources.files(__package__).joinpath("static", name).read_bytes()
 
     async def serve(exchange: Exchange) -> None:
         await _respond_cacheable(exchange, _ASSET_TYPES[name], read(), [(b"content-security-policy", _PAGE_POLICY)])

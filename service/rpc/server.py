@@ -1,6 +1,6 @@
 """The gRPC server: handlers, health, reflection and the options of its connections."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -38,18 +38,46 @@ OPTIONS: Sequence[tuple[str, int]] = (
 SENDS = ("SendMessage", "StreamMessage")
 
 
+class Door:
+    """Whether sends are let in, asked before one is read. refusals: the handlers of those that are not."""
+
+    def __init__(self, is_closed: Callable[[], bool], refusals: Handlers) -> None:
+        self.is_closed = is_closed
+        self.refusals = refusals
+
+
+class _Sends(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    """The sends, by the full names of their methods."""
+
+    def __init__(self, handlers: Handlers, door: Door) -> None:
+        self._let_in, self._refused = (
+            {f"/{SERVICE_NAME}/{name}": handler for name, handler in each.items()} for each in (handlers, door.refusals)
+        )
+        self._door = door
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        handlers = self._refused if self._door.is_closed() else self._let_in
+        return handlers.get(handler_call_details.method)
+
+
 def build_server(
-    handlers: Handlers, health_servicer: Any, *, reuse_port: bool, max_calls: int | None = None
+    handlers: Handlers,
+    health_servicer: Any,
+    *,
+    door: Door | None = None,
+    reuse_port: bool,
+    max_calls: int | None = None,
 ) -> grpc.aio.Server:
     """Build the server.
 
+    door: None lets all sends in.
     reuse_port: let other processes bind the same port; else a second server fails to start.
     max_calls: open calls beyond these are refused without details.
     """
     options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_calls)
     sends = {name: handler for name, handler in handlers.items() if name in SENDS}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE_NAME, sends),))
+    server.add_generic_rpc_handlers((_Sends(sends, door or Door(lambda: False, {})),))
     others = {name: handler for name, handler in handlers.items() if name not in SENDS}
     server.add_registered_method_handlers(SERVICE_NAME, others)  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)

@@ -61,7 +61,8 @@ class Server:
     def _take_in(self, count: int) -> None:
         for _ in range(count):
             self.came += 1
-            if self.arriving < 400 and self.pace.takes_up(self.now):
+            if self.arriving < 400 and self.pace.has_room(self.now):
+                self.pace.take_up()
                 self.taken += 1
                 self.arriving += 1
             else:
@@ -113,6 +114,30 @@ def test_all_are_taken_up_again_after_an_overload() -> None:
     refused = server.refused
     server.offer(100, 10)
     assert (server.refused, server.pace.is_limited) == (refused, False)
+
+
+def test_the_rate_that_was_carried_is_remembered_through_a_flood() -> None:
+    server = Server(reads_per_s=5000, carries_per_s=300)
+    server.offer(600, 10)
+    best = server.pace.per_s
+    assert best == pytest.approx(300, rel=0.1)
+    server.offer(0, 10)
+    assert server.pace.per_s == pytest.approx(best * 0.85, rel=0.02)
+    server.offer(0, 600)
+    assert server.pace.per_s == 10.0
+
+
+async def test_one_who_is_refused_before_it_is_read_does_not_enter() -> None:
+    log = Log()
+    door = admission(max_turns=1, log=log)
+    assert not door.is_full
+    await door.enter()
+    assert door.is_full
+    error = door.refusal()
+    assert (error.metadata["committed"], error.metadata["retry"]) == ("false", "SAME_REQUEST")
+    assert log.events == ["overloaded: sends are refused"]
+    door.leave()
+    assert not door.is_full
 
 
 def test_those_refused_come_again_one_after_the_other_as_fast_as_they_can_be_carried() -> None:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,25 @@ async def test_pages_join_to_the_whole_history(store: SqliteStore, page_size: in
     assert all(len(page.messages) <= min(page_size or 10**6, 1000) for page in pages)
     seqs = [message.seq for page in pages for message in page.messages]
     assert len(set(seqs)) == len(seqs)
+
+
+async def test_the_newest_page_reads_no_more_turns_than_it_shows(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [a_turn(seq, "q", "a") for seq in range(1, 61, 2)]
+    session = await a_session(store, turns, replace(running(turns[-1]), turn=turns[-1]))
+    read, count = store.turns, 0
+
+    async def counting(*args: Any, **options: Any) -> Any:
+        nonlocal count
+        found = await read(*args, **options)
+        count += len(found)
+        return found
+
+    monkeypatch.setattr(store, "turns", counting)
+    query = HistoryQuery(page_size=10, order_by="seq desc")
+    page = await History(store, now=lambda: NOW).page(ANONYMOUS, session.session_id, query)
+    assert (len(page.messages), page.next_page_token is None, count) == (10, False, 4)
 
 
 async def test_turn_is_shown_once_if_it_stands_in_both_places(store: SqliteStore) -> None:

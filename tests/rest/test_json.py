@@ -27,7 +27,7 @@ MANY = 10_000
 def read(text: str | bytes, *, lenient: bool = False) -> Any:
     message = Thing()
     Reader(POOL, lenient=lenient).message(THING)(
-        message, parse(text.encode() if isinstance(text, str) else text, MANY), 0
+        message, parse(text.encode() if isinstance(text, str) else text, MANY, MANY), 0
     )
     return message
 
@@ -381,7 +381,16 @@ def test_what_it_reads_json_format_reads_alike(value: dict[str, Any]) -> None:
 )
 def test_values_are_counted_before_they_are_made(body: str) -> None:
     with pytest.raises(Refusal, match="more than 50 values"):
-        parse(body.encode(), 50)
+        parse(body.encode(), 50, MANY)
+
+
+@pytest.mark.parametrize("piece", ["\n", '"', "\\", "\0", "a\\\n"], ids=["n", "quote", "backslash", "u", "mixed"])
+def test_escapes_are_counted_before_they_are_read(piece: str) -> None:
+    count = 2 if piece.startswith("a") else 1
+    body = json.dumps(piece * 60).encode()
+    assert parse(body, MANY, 60 * count) == piece * 60
+    with pytest.raises(Refusal, match="escaped characters"):
+        parse(body, MANY, 60 * count - 1)
 
 
 @unhurried
@@ -393,21 +402,21 @@ def test_what_looks_like_a_value_in_a_string_is_not_counted(value: Any) -> None:
     outside = re.sub(r'"(?:[^"\\]|\\.)*"', "", text)
     values_at_most = 1 + sum(map(outside.count, ",[{"))
     body = (text + " " * values_at_most).encode()
-    assert parse(body, values_at_most) == value
+    assert parse(body, values_at_most, MANY) == value
     if values_at_most > 1:
-        assert isinstance(attempt(lambda: parse(body, values_at_most - 1)), Refusal)
+        assert isinstance(attempt(lambda: parse(body, values_at_most - 1, MANY)), Refusal)
 
 
 @pytest.mark.parametrize("number", ["9" * 401, "-" + "9" * 1_000_000])
 def test_numbers_of_endless_digits_are_not_converted(number: str) -> None:
     with pytest.raises(Refusal, match="a number that JSON does not have"):
-        parse(number.encode(), MANY)
+        parse(number.encode(), MANY, MANY)
 
 
 @unhurried
 @given(st.binary(max_size=50) | st.text(alphabet='{}[]",:0123456789.eE-+ntfu\\ au', max_size=40).map(str.encode))
 def test_parses_whatever_json_parses_and_raises_nothing_else(body: bytes) -> None:
-    ours = attempt(lambda: parse(body, MANY))
+    ours = attempt(lambda: parse(body, MANY, MANY))
     if isinstance(ours, Refusal):
         assert ours.http_status == 400
     else:
