@@ -116,11 +116,13 @@ class Answer:
                 return ""
         except (KeyError, TypeError, ValueError):
             return ""
-        if type(text) is not str or not text.isascii() or "usage" in completion or "error" in completion:
+        # Where usage was asked for, OpenAI says in each event that there is none yet.
+        if type(text) is not str or completion.get("usage") is not None or completion.get("error"):
             return ""
-        if self._room_bytes < len(text):
+        size_bytes = len(text) if text.isascii() else len(text.encode())
+        if self._room_bytes < size_bytes:
             return ""
-        self._room_bytes -= len(text)
+        self._room_bytes -= size_bytes
         self.progress += bool(text)
         return text
 
