@@ -1,6 +1,7 @@
 """The turns that this process knows of: those it runs, and those of other processes that somebody here watches."""
 
 import asyncio
+from collections.abc import Collection
 from functools import partial
 
 from service.domain import deadline
@@ -8,7 +9,7 @@ from service.domain.entities import Active, Session, SessionKey, Turn
 from service.domain.errors import NotFound, SessionNotFound, ShuttingDown, StoreUnavailable, TurnNotFound
 from service.domain.keeper import LeaseKeeper
 from service.domain.live import LiveTurn, Seat, cancels_when_deserted
-from service.domain.ports import TurnStore
+from service.domain.ports import TurnKey, TurnStore
 from service.domain.runner import Stop, TurnLimits, TurnRunner
 from service.domain.settle import settle
 from service.domain.tasks import TaskOwner
@@ -51,6 +52,10 @@ class TurnBoard:
     def runners(self) -> list[TurnRunner]:
         """All runners."""
         return list(self._runners.values())
+
+    def run_here(self) -> Collection[TurnKey]:
+        """The turns that run here, as they are now."""
+        return frozenset(self._runners)
 
     @property
     def running(self) -> int:

@@ -9,7 +9,7 @@ Whatever is done for a caller names the owner: by itself, in a SessionKey, a Lea
 owner is as if it were not there. Every write but `insert_session` filters on the whole SessionKey {owner, id, uid}.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -30,6 +30,9 @@ from service.domain.entities import (
     Usage,
 )
 from service.domain.ranges import Place, SessionRange, Unlisted
+
+TurnKey = tuple[str, str]
+"""A turn anywhere: uid of its session, turn id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +100,8 @@ class TurnStore(Protocol):
     async def request_cancel(self, key: SessionKey, turn_id: str) -> bool:
         """Set the cancel flag: if this turn is RUNNING."""
 
-    async def running_sessions(self, limit: int) -> Sequence[Session]:
-        """Return sessions of all owners that have a RUNNING turn, at most `limit`, in no order."""
+    async def running_sessions(self, limit: int, *, but: Collection[TurnKey] = ()) -> Sequence[Session]:
+        """Return sessions of all owners that have a RUNNING turn, but not those turns, at most `limit`, in no order."""
 
 
 class PurgeStore(Protocol):

@@ -48,12 +48,10 @@ class Reaper:
             await asyncio.sleep(self._lease_s / _SCANS_PER_LEASE)
 
     async def scan(self) -> None:
-        """Look at all running turns once, and take over those whose owner is gone."""
-        sessions = [
-            session
-            for session in await self._store.running_sessions(_MAX_SESSIONS)
-            if not self._board.runs_here(session)
-        ]
+        """Look once at all turns that run elsewhere, and take over those whose owner is gone."""
+        # Of those that run here not even the documents are read: there may be thousands.
+        found = await self._store.running_sessions(_MAX_SESSIONS, but=self._board.run_here())
+        sessions = [session for session in found if not self._board.runs_here(session)]
         now = asyncio.get_running_loop().time()
         seen: dict[tuple[str, str], _Sight] = {}
         for session in sessions:

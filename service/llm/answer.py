@@ -133,13 +133,14 @@ class Answer:
                 return ""
         except (KeyError, TypeError, ValueError):
             return ""
-        # With usage asked for, OpenAI sends it as null in all events but the last.
-        if completion.get("usage") is not None or completion.get("error") is not None:
+        # Where usage was asked for, OpenAI says in each event that there is none yet.
+        if type(text) is not str or completion.get("usage") is not None or completion.get("error"):
             return ""
-        if type(text) is not str or not text.isascii() or self._room_bytes < len(text):
+        size_bytes = len(text) if text.isascii() else len(text.encode())
+        if self._room_bytes < size_bytes:
             return ""
         if text:
-            self._room_bytes -= len(text)
+            self._room_bytes -= size_bytes
             self.progress += 1
             self._alike.learn(raw, completion, text)
         return text

@@ -22,6 +22,8 @@ class EventReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the data of the events that these bytes complete, none of it empty; raises EventTooLargeError."""
+        if self._is_between_events() and (plain := self._plain_events(data)) is not None:
+            return plain  # as they mostly come
         events: list[bytes] = []
         if not self._is_between_events() and (end := data.find(b"\n\n") + 2) > 1:
             events = self._feed_lines(data[:end])
@@ -38,7 +40,9 @@ class EventReader:
 
     def _plain_events(self, data: bytes) -> list[bytes] | None:
         """Return the events of bytes that are nothing but whole `data: ` lines, as providers send them; else None."""
-        if not data.startswith(b"data: ") or b"\r" in data or len(data) > self._max_event_bytes:
+        if not (data.startswith(b"data: ") and data.endswith(b"\n\n")):
+            return None
+        if b"\r" in data or len(data) > self._max_event_bytes:
             return None
         events = data[6:-2].split(b"\n\ndata: ")
         return events if data.count(b"\n") == 2 * len(events) and all(events) else None
@@ -50,8 +54,6 @@ class EventReader:
         if not data:
             return []
         self._after_cr = data.endswith(b"\r")
-        if self._is_one_event(data):
-            return [data[6:-2]]
         lines = data.splitlines()
         if self._unfinished:
             first = lines[0]
@@ -66,18 +68,6 @@ class EventReader:
             self._unfinished_bytes += len(last)
             self._check(self._unfinished_bytes)
         return self._events(lines)
-
-    def _is_one_event(self, data: bytes) -> bool:
-        """Whether these bytes are a single event and nothing else, as they mostly come."""
-        return (
-            data.startswith(b"data: ")
-            and data.endswith(b"\n\n")
-            and data.count(b"\n") == 2
-            and b"\r" not in data
-            and 8 < len(data) <= self._max_event_bytes
-            and not self._unfinished
-            and not self._data
-        )
 
     def flush(self) -> list[bytes]:
         """Return the event that the end of the stream leaves open: some servers end without the last empty line."""

@@ -1,6 +1,6 @@
 """The port's words as the plainest code: what every store has to do, without a database."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,7 +15,7 @@ from service.domain.entities import (
     Turn,
     TurnTexts,
 )
-from service.domain.ports import Lease
+from service.domain.ports import Lease, TurnKey
 from service.domain.ranges import SessionRange, Unlisted
 
 
@@ -43,8 +43,9 @@ class ModelStore:
         session = self._sessions.get(session_id)
         return session if session and session.owner == owner else None
 
-    async def running_sessions(self, limit: int) -> Sequence[Session]:
-        return [session for session in self._sessions.values() if session.running][:limit]
+    async def running_sessions(self, limit: int, *, but: Collection[TurnKey] = ()) -> Sequence[Session]:
+        found = [s for s in self._sessions.values() if s.running and (s.uid, s.running.turn.turn_id) not in but]
+        return found[:limit]
 
     async def update_session(self, session: Session, changed: Session) -> Session | None:
         found = self._there(session.key)

@@ -147,6 +147,16 @@ async def test_running_sessions_are_limited(store: SessionStore) -> None:
     assert [len(await store.running_sessions(limit)) for limit in (0, 1, 2, 3, 4)] == [0, 1, 2, 3, 3]
 
 
+async def test_running_sessions_leave_out_turns_that_are_known(store: SessionStore) -> None:
+    sessions = [a_running_session() for _ in range(4)]
+    for session in sessions:
+        assert await store.insert_session(session)
+    known = {(session.uid, "turn1") for session in sessions[1:]} | {(sessions[0].uid, "turn2"), ("gone", "turn1")}
+    for limit in (1, 9):
+        assert _by_id(await store.running_sessions(limit, but=known)) == _by_id(sessions[:1])
+    assert list(await store.running_sessions(9, but={(session.uid, "turn1") for session in sessions})) == []
+
+
 async def test_no_running_sessions_is_empty(store: SessionStore) -> None:
     assert list(await store.running_sessions(10)) == []
 

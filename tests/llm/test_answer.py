@@ -104,6 +104,16 @@ HARMLESS = [
 ]
 
 
+@pytest.mark.parametrize("text", ["a", "ü", "🙂"])
+def test_the_bytes_of_plain_events_count_too(text: str) -> None:
+    answer = new_answer(2 * len(text.encode()))
+    plain = chunk({"content": text}, model="asked", usage=None)
+    assert answer.feed(plain + plain) == text + text
+    assert answer.progress == 2
+    assert answer.feed(plain) == ""
+    assert isinstance(fault_of(answer), ModelInvalidResponse)
+
+
 @pytest.mark.parametrize("body", HARMLESS, ids=repr)
 def test_chunks_without_text_change_nothing(body: object) -> None:
     answer = new_answer()

@@ -1,6 +1,6 @@
 """The store as one simulated process has it: operations take time, fail, get lost, come late, come twice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from random import Random
 from typing import Any, TypeVar
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from service.domain import deadline
 from service.domain.entities import Active, Ending, Principal, PurgeRecord, Session, SessionKey, Turn, TurnTexts
 from service.domain.errors import StoreUnavailable, StoreUncertain
-from service.domain.ports import Lease
+from service.domain.ports import Lease, TurnKey
 from tests.simulation.clock import Clock, SimLoop, ticks
 from tests.simulation.faults import MANAGING_READS, READS, Faults, Outcome
 from tests.simulation.world import World
@@ -105,8 +105,8 @@ class StorePort:
     async def request_cancel(self, key: SessionKey, turn_id: str) -> bool:
         return await self.do("request_cancel", lambda: self.world.request_cancel(key, turn_id), turn_id)
 
-    async def running_sessions(self, limit: int) -> Sequence[Session]:
-        return await self.do("running_sessions", lambda: self.world.running_sessions(limit))
+    async def running_sessions(self, limit: int, *, but: Collection[TurnKey] = ()) -> Sequence[Session]:
+        return await self.do("running_sessions", lambda: self.world.running_sessions(limit, but))
 
     async def update_session(self, session: Session, changed: Session) -> Session | None:
         return await self.do("update_session", lambda: self.world.update_session(session, changed))

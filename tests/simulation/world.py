@@ -4,13 +4,13 @@ Written anew, as plainly as the port's words, and apart from `ports.py`'s stores
 them. A mutation overrides one method. Whoever watches is told of each change, and knows no mutation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
 from service.domain.entities import Active, Ending, Principal, PurgeRecord, Session, SessionKey, Turn
-from service.domain.ports import Lease
+from service.domain.ports import Lease, TurnKey
 
 
 class Observer(Protocol):
@@ -56,8 +56,9 @@ class World:
         found = [turn for turn in self._turns_of(key) if first_seq_from <= turn.first_seq <= first_seq_to]
         return sorted(found, key=lambda turn: turn.first_seq, reverse=newest_first)[:limit]
 
-    def running_sessions(self, limit: int) -> Sequence[Session]:
-        return [session for session in self.sessions.values() if session.running][:limit]
+    def running_sessions(self, limit: int, but: Collection[TurnKey]) -> Sequence[Session]:
+        found = [s for s in self.sessions.values() if s.running and (s.uid, s.running.turn.turn_id) not in but]
+        return found[:limit]
 
     # Writes
 

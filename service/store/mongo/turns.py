@@ -1,14 +1,13 @@
 """The turns of sessions: what docs/turns.md asks of a store."""
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
 from pymongo import ASCENDING, DESCENDING
 
 from service.domain.entities import Active, Ending, Principal, Session, SessionKey, Turn, TurnTexts
-from service.domain.ports import Lease
+from service.domain.ports import Lease, TurnKey
 from service.store.documents import (
     ENDED,
     RUNNING,
@@ -23,6 +22,8 @@ from service.store.documents import (
 from service.store.mongo.connection import Doc, of_key
 from service.store.mongo.writes import Checkpoint, MongoWrites, held
 
+_KEYS_ONLY: Final = {"uid": 1, "active.turn_id": 1}
+# They may be thousands: in parts, so that other work goes on meanwhile.
 _SCAN_BATCH: Final = 200
 # What a turn is found by is half of it, and of no use to those who read it.
 _BUT_WORDS: Final = {"words": 0}
@@ -37,15 +38,17 @@ class MongoTurns(MongoWrites):
         doc = await self._read(self._sessions.find_one, {"_id": session_id, "owner": owner_to_doc(owner)})
         return session_from_doc(doc) if doc else None
 
-    async def running_sessions(self, limit: int) -> Sequence[Session]:
-        """Return sessions that have a RUNNING turn, at most `limit`, in no order."""
-        # They may be thousands: in parts, so that other work goes on meanwhile.
-        docs = await self._find(self._sessions, {"active.state": RUNNING}, limit=limit, batch_size=_SCAN_BATCH)
+    async def running_sessions(self, limit: int, *, but: Collection[TurnKey] = ()) -> Sequence[Session]:
+        """Return sessions that have a RUNNING turn, but not those turns, at most `limit`, in no order."""
+        most = limit + len(but) if limit > 0 else 0
+        running = {"active.state": RUNNING}
+        found = await self._find(self._sessions, running, limit=most, projection=_KEYS_ONLY, batch_size=_SCAN_BATCH)
+        ids = [doc["_id"] for doc in found if (doc["uid"], doc["active"]["turn_id"]) not in but][:limit]
         sessions: list[Session] = []
-        for start in range(0, len(docs), _SCAN_BATCH):
-            sessions += map(session_from_doc, docs[start : start + _SCAN_BATCH])
-            await asyncio.sleep(0)
-        return sessions
+        for start in range(0, len(ids), _SCAN_BATCH):
+            part = ids[start : start + _SCAN_BATCH]
+            sessions += map(session_from_doc, await self._find(self._sessions, {"_id": {"$in": part}}, limit=len(part)))
+        return [session for session in sessions if session.running]
 
     async def turn_by_request(self, key: SessionKey, request_key: str) -> Turn | None:
         """Return the archived turn with this request key."""

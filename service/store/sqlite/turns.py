@@ -1,11 +1,11 @@
 """The turns of sessions: what docs/turns.md asks of a store."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
 from service.domain.entities import Active, Ending, Principal, Session, SessionKey, Turn, TurnTexts
-from service.domain.ports import Lease
+from service.domain.ports import Lease, TurnKey
 from service.store.documents import ENDED, RUNNING, ending_to_doc
 from service.store.sqlite.connection import SqliteDatabase
 from service.store.sqlite.rows import (
@@ -27,7 +27,9 @@ from service.store.sqlite.rows import (
 _HELD: Final = f"{KEY} AND active_turn_id = ? AND active_lease_id = ? AND active_state = '{RUNNING}'"
 
 _SESSION: Final = f"SELECT {COLUMNS} FROM sessions WHERE session_id = ? AND owner = ?"
-_RUNNING_SESSIONS: Final = f"SELECT {COLUMNS} FROM sessions WHERE active_state = '{RUNNING}' LIMIT ?"
+_RUNNING_SESSIONS: Final = (
+    f"SELECT session_id, owner, uid, active_turn_id FROM sessions WHERE active_state = '{RUNNING}' LIMIT ?"
+)
 _ACCEPT: Final = (
     "UPDATE sessions SET fence = ?, update_time = ?, active_turn_id = ?, active_state = ?, active_lease_id = ?,"
     " active_fence = ?, active_attempt = ?, active_beat = ?, active_released = ?, active_cancel = ?, active = ?,"
@@ -74,9 +76,12 @@ class SqliteTurns(SqliteDatabase):
         rows = await self._read(_SESSION, (session_id, owner_column(owner)))
         return session_of(rows[0]) if rows else None
 
-    async def running_sessions(self, limit: int) -> Sequence[Session]:
-        """Return sessions that have a RUNNING turn, at most `limit`, in no order."""
-        return [session_of(row) for row in await self._read(_RUNNING_SESSIONS, (limit,))]
+    async def running_sessions(self, limit: int, *, but: Collection[TurnKey] = ()) -> Sequence[Session]:
+        """Return sessions that have a RUNNING turn, but not those turns, at most `limit`, in no order."""
+        running = await self._read(_RUNNING_SESSIONS, (limit + len(but),))
+        others = [(session_id, owner) for session_id, owner, *turn in running if tuple(turn) not in but][:limit]
+        found = [row for key in others for row in await self._read(_SESSION, key)]
+        return [session for session in map(session_of, found) if session.running]
 
     async def turn_by_request(self, key: SessionKey, request_key: str) -> Turn | None:
         """Return the archived turn with this request key."""
