@@ -32,6 +32,8 @@ def _check_url(value: str) -> str:
         raise ValueError("must be an http or https address")
     if parts.port == 0:  # also raises ValueError for one that is no number
         raise ValueError("must have a port above 0")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user or password")
     return value
 
 

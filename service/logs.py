@@ -1,8 +1,11 @@
 """Structured logs on stderr: one line an event, never message content, never secrets."""
 
 import logging
+import os
 import sys
-from typing import Any, cast
+from collections.abc import Callable
+from functools import partial
+from typing import IO, Any, BinaryIO, TextIO, cast
 
 import orjson
 import structlog
@@ -16,10 +19,10 @@ def set_up(level: str, log_format: str | None) -> Log:
     renderer: Any
     if is_console:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        factory: Any = structlog.WriteLoggerFactory(file=sys.stderr)
+        factory: Any = structlog.WriteLoggerFactory(file=cast(TextIO, _Unbroken(sys.stderr)))
     else:
         renderer = structlog.processors.JSONRenderer(serializer=_to_json)
-        factory = structlog.BytesLoggerFactory(file=sys.stderr.buffer)
+        factory = structlog.BytesLoggerFactory(file=cast(BinaryIO, _Unbroken(sys.stderr.buffer)))
     minimum = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
@@ -38,6 +41,32 @@ def set_up(level: str, log_format: str | None) -> Log:
 
 def _to_json(event: dict[str, Any], **_: Any) -> bytes:
     return orjson.dumps(event, default=str)
+
+
+class _Unbroken:
+    """A file that lines are written to as long as somebody takes them: what is logged must not end what is done."""
+
+    def __init__(self, file: IO[Any]) -> None:
+        self._file = file
+
+    def write(self, line: Any) -> None:
+        """Write a line, or lose it."""
+        self._try(partial(self._file.write, line))
+
+    def flush(self) -> None:
+        """Pass on what was written."""
+        self._try(self._file.flush)
+
+    def _try(self, call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except BrokenPipeError:
+            # Nobody will read it any more. What is in the buffer would fail again and again, at the very end too.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._file.fileno())
+            os.close(nowhere)
+        except OSError:
+            pass  # the disk is full, perhaps: later lines may go through
 
 
 class _ToStructlog(logging.Handler):

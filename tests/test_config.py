@@ -26,6 +26,7 @@ def test_defaults_are_the_documented_ones() -> None:
         ("HTTP_ADDRESS", "127.0.0.1:99999"),
         ("MONGO_URI", "postgres://x"),
         ("OPENAI_BASE_URL", "ftp://x"),
+        ("OPENAI_BASE_URL", "http://user:word@host/v1"),
         ("WORKERS", "0"),
         ("WORKERS", "many"),
         ("LEASE_SECONDS", "-1"),

@@ -242,3 +242,13 @@ async def test_callers_that_leave_do_not_harm_the_server(face_name: str, tmp_pat
             assert await face.said(session_id) == [("user", "hi"), ("assistant", _SLOW_TEXT)]
         server.send_signal(signal.SIGTERM)
         await check_ended_well(server)
+
+
+async def test_it_goes_on_and_stops_in_good_order_when_nobody_takes_its_log(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, RestCaller(server) as caller:
+        server.stop_reading_log()
+        session_id = await caller.create_session()
+        for _ in range(3):
+            await caller.send(send_request(session_id, "hi"))
+        assert len(await caller.said(session_id)) == 6
+        assert await server.stop() == 0

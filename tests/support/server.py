@@ -62,6 +62,12 @@ class ServerProcess:
         if self._process.returncode is None:
             self._process.send_signal(number)
 
+    def stop_reading_log(self) -> None:
+        """Close our end of what it logs to, as a log collector does that has died."""
+        self._reading.cancel()
+        # asyncio gives no other way to the pipe.
+        self._process._transport.get_pipe_transport(2).close()  # type: ignore[attr-defined]
+
     def pause(self) -> None:
         """Stop it from running, as a long pause of the machine would."""
         self.send_signal(signal.SIGSTOP)
@@ -88,7 +94,7 @@ class ServerProcess:
         except TimeoutError:
             self.send_signal(signal.SIGKILL)
             code = await self._process.wait()
-        await self._reading
+        await asyncio.gather(self._reading, return_exceptions=True)
         return code
 
 
