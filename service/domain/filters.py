@@ -14,6 +14,7 @@ from typing import Final, NoReturn, Protocol
 from service.domain.entities import Session
 from service.domain.errors import InvalidField
 from service.domain.ranges import END, START, Place
+from service.domain.titles import title_pieces
 
 MAX_CHARS: Final = 4096
 MAX_RESTRICTIONS: Final = 32
@@ -115,6 +116,11 @@ class Filter:
         pairs = dict.fromkeys((label.key, label.value) for label in labels if label.value is not None)
         keys = dict.fromkeys((label.key,) for label in labels if label.value is None)
         return [*pairs, *(key for key in keys if key[0] not in {key for key, _ in pairs})]
+
+    def title_pieces(self) -> Sequence[str]:
+        """Return pieces that all titles have, in the order of the texts."""
+        texts = [title.text for title in self.restrictions if isinstance(title, Titled)]
+        return list(dict.fromkeys(piece for text in texts for piece in title_pieces(text)))
 
     def bounds(self, field: str) -> tuple[Place, Place]:
         """Return the places, in the order by this time, between which all sessions lie."""

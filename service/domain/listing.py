@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Final
 
 from service.domain.access import is_expired
@@ -20,6 +21,9 @@ MAX_EXAMINED: Final = 2000
 _PASSED_OVER: Final = 5
 _PAGE_SIZE: Final = 50
 _MAX_BATCH: Final = 250
+_MAX_PIECES: Final = 8
+# To read so many costs no more than to find out whether there are fewer.
+_FEW: Final = 50
 _ORDERS: Final[dict[str, tuple[TimeField, bool]]] = {
     "": ("update_time", True),
     "update_time": ("update_time", False),
@@ -93,8 +97,13 @@ class SessionLister:
     ) -> tuple[list[Session], Place | None]:
         """Return the sessions of a page, and the place of the last one that was looked at unless nothing follows."""
         now = self._now()
-        found: list[Session] = []
-        size_bytes = work = 0
+
+        def is_wanted(session: Session) -> bool:
+            return _is_there(session, now, show_deleted) and wanted.matches(session)
+
+        page = _Page(limit)
+        pieces = wanted.title_pieces()
+        work = looked_at = 0
         last: Place | None = None
         batch = min(limit + 1, _MAX_BATCH)
         while (left := MAX_EXAMINED - work // _PASSED_OVER) > 0:
@@ -106,18 +115,97 @@ class SessionLister:
                     work += 1
                     continue
                 work += _PASSED_OVER
-                if _is_there(session, now, show_deleted) and wanted.matches(session):
-                    size_bytes += _size(session)
-                    if found and (len(found) == limit or size_bytes > MAX_PAGE_BYTES):
-                        return found, last
-                    found.append(session)
+                if is_wanted(session) and not page.take(session):
+                    return page.sessions, last
                 last = rest.place_of(session)
             if len(sessions) < batch:
-                return found, None
+                return page.sessions, None
             assert last is not None
             rest = rest.after(last)
+            looked_at += batch
+            if pieces:
+                left = MAX_EXAMINED - work // _PASSED_OVER
+                to_come = min(_to_come(looked_at, page), left)
+                ids = await self._titled(principal, rest, pieces, to_come)
+                if ids is not None:
+                    return await self._look_up(principal, rest, ids, is_wanted, page, last)
+                if to_come == left:
+                    pieces = ()  # all are too common
             batch = min(2 * batch, _MAX_BATCH)
-        return found, last
+        return page.sessions, last
+
+    async def _titled(
+        self, principal: Principal, rest: SessionRange, pieces: Sequence[str], to_come: int
+    ) -> Sequence[str] | None:
+        """Return the ids of all sessions that have one of these pieces, the one that fewest have; None if those are not
+        fewer than what is left of a range, or than `to_come`.
+        """
+        least = await self._store.count_listed(principal, rest, to_come)
+        rarest: Sequence[str] | None = None
+        for piece in _some(pieces):
+            if least <= _FEW:
+                break
+            ids = await self._store.titled_ids(principal, piece, least)
+            if len(ids) < least:
+                least, rarest = len(ids), ids
+        return rarest
+
+    async def _look_up(
+        self,
+        principal: Principal,
+        rest: SessionRange,
+        ids: Sequence[str],
+        is_wanted: Callable[[Session], bool],
+        page: "_Page",
+        last: Place,
+    ) -> tuple[list[Session], Place | None]:
+        """Fill a page with those of these sessions that are in the rest of a range, as `_collect` would."""
+        found: list[Session] = []
+        is_over = True
+        for start in range(0, len(ids), _MAX_BATCH):
+            sessions = await self._store.listed_sessions(principal, ids[start : start + _MAX_BATCH])
+            found += [session for session in sessions if rest.has(session) and is_wanted(session)]
+            found.sort(key=rest.place_of, reverse=rest.newest_first)
+            # What does not fit now does not fit with more either, and need not be kept.
+            fitting = list(takewhile(page.copy().take, found))
+            is_over = is_over and len(fitting) == len(found)
+            found = fitting
+        if found:
+            last = rest.place_of(found[-1])
+        return [*page.sessions, *found], None if is_over else last
+
+
+class _Page:
+    """The sessions of a page, as far as they fit; the first one always does."""
+
+    def __init__(self, limit: int, sessions: Sequence[Session] = (), size_bytes: int = 0) -> None:
+        self.sessions = list(sessions)
+        self.limit = limit
+        self._size_bytes = size_bytes
+
+    def take(self, session: Session) -> bool:
+        """Add a session; False if it does not fit."""
+        size_bytes = self._size_bytes + _size(session)
+        if self.sessions and (len(self.sessions) == self.limit or size_bytes > MAX_PAGE_BYTES):
+            return False
+        self.sessions.append(session)
+        self._size_bytes = size_bytes
+        return True
+
+    def copy(self) -> "_Page":
+        """Return the same page, to be filled by itself."""
+        return _Page(self.limit, self.sessions, self._size_bytes)
+
+
+def _to_come(looked_at: int, page: _Page) -> int:
+    """Guess how many more sessions are to be looked at until a page is full, if it goes on as it began."""
+    found = len(page.sessions)
+    return looked_at * (page.limit + 1 - found) // found if found else MAX_EXAMINED
+
+
+def _some(pieces: Sequence[str]) -> Sequence[str]:
+    """Return a few of many pieces, evenly: those that are side by side are much the same."""
+    return pieces[:: -(-len(pieces) // _MAX_PIECES)]
 
 
 def _is_there(session: Session, now: datetime, show_deleted: bool) -> bool:

@@ -192,6 +192,11 @@ class ListStore(Protocol):
     async def count_listed(self, owner: Principal, wanted: SessionRange, limit: int) -> int:
         """Count the sessions of a range, up to `limit`; deleted, expired and purging ones too."""
 
+    async def titled_ids(self, owner: Principal, piece: str, limit: int) -> Sequence[str]:
+        """Return the ids of sessions whose title has this piece (titles.py), in order, at most `limit`; deleted,
+        expired and purging ones too.
+        """
+
     async def listed_sessions(self, owner: Principal, session_ids: Sequence[str]) -> Sequence[Session]:
         """Return those of these sessions that are there; deleted, expired and purging ones too."""
 

@@ -44,6 +44,10 @@ class SessionRange:
         """Return where a session stands."""
         return Place(getattr(session, self.time_field), session.session_id)
 
+    def has(self, session: Session) -> bool:
+        """Whether a session is between the two places; its labels are not looked at."""
+        return self.low < self.place_of(session) < self.high
+
     def after(self, place: Place) -> Self:
         """Return what is left of it after a place."""
         if self.newest_first:

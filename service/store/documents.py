@@ -28,6 +28,7 @@ from service.domain.entities import (
     TurnState,
     Usage,
 )
+from service.domain.titles import title_pieces
 from service.domain.words import word_texts
 
 RUNNING = "RUNNING"
@@ -52,6 +53,7 @@ def session_to_doc(session: Session) -> dict[str, Any]:
         create_time=session.create_time,
         update_time=session.update_time,
         title=session.title or None,
+        title_index=title_pieces(session.title) or None,
         # Pairs: a key may hold dots and dollar signs, which field names had better not.
         labels=[[key, value] for key, value in session.labels.items()] or None,
         label_index=label_index(session.labels) or None,

@@ -17,6 +17,7 @@ from service.domain.entities import (
 )
 from service.domain.ports import Lease, TurnKey
 from service.domain.ranges import SessionRange, Unlisted
+from service.domain.titles import title_pieces
 
 
 class ModelStore:
@@ -272,6 +273,10 @@ class ModelStore:
 
     async def count_listed(self, owner: Principal, wanted: SessionRange, limit: int) -> int:
         return len(await self.list_sessions(owner, wanted, limit))
+
+    async def titled_ids(self, owner: Principal, piece: str, limit: int) -> Sequence[str]:
+        found = [s.session_id for s in self._sessions.values() if s.owner == owner and piece in title_pieces(s.title)]
+        return sorted(found)[:limit]
 
     async def listed_sessions(self, owner: Principal, session_ids: Sequence[str]) -> Sequence[Session]:
         found = [self._sessions[session_id] for session_id in session_ids if session_id in self._sessions]

@@ -12,6 +12,7 @@ from service.domain.entities import Principal, Session
 from service.domain.listing import _is_there
 from service.domain.ports import SessionStore
 from service.domain.ranges import END, START, Place, SessionRange, TimeField, Unlisted
+from service.domain.titles import title_pieces
 from service.store.sqlite import SqliteStore
 from tests.contract.build import (
     MILLISECOND,
@@ -174,14 +175,55 @@ async def test_labels_that_change_are_found_as_they_are(store: SessionStore) -> 
     assert await found() == ["a", "a=1", "b"]
 
 
+async def test_sessions_are_found_by_pieces_of_their_titles_alone(store: SessionStore) -> None:
+    titles = ["", "ab", "Abc", "xABCx", "abcabc", "Straße", "İab", *(text[:256] for text in TEXTS.values())]
+    sessions = [a_session(title=title) for title in titles]
+    await insert(store, *sessions, a_session(title="abc", owner=OTHERS[0]))
+    for piece in {
+        "abc",
+        "bca",
+        "ass",
+        "sse",
+        "i\u0307a",
+        *(piece for title in titles for piece in title_pieces(title)),
+    }:
+        expected = sorted(s.session_id for s in sessions if piece in title_pieces(s.title))
+        assert list(await store.titled_ids(OWNER, piece, 99)) == expected, piece
+        assert list(await store.titled_ids(OWNER, piece, 1)) == expected[:1]
+    assert list(await store.titled_ids(OWNER, "abc", 0)) == []
+
+
+async def test_titles_that_change_are_found_as_they_are(store: SessionStore) -> None:
+    session = a_session(title="abcd")
+    await insert(store, session)
+
+    async def found() -> list[str]:
+        return [piece for piece in ("abc", "bcd", "xyz", "ssx") if await store.titled_ids(OWNER, piece, 9)]
+
+    assert await found() == ["abc", "bcd"]
+    for title, pieces in (
+        ("ABC", ["abc"]),
+        ("ßxyz", ["xyz", "ssx"]),
+        ("xyz", ["xyz"]),
+        ("", []),
+        ("abcd", ["abc", "bcd"]),
+    ):
+        changed = replace(session, title=title, settings_version=session.settings_version + 1)
+        assert await store.update_session(session, changed) == changed
+        assert await found() == pieces
+        session = changed
+    assert await store.accept(session, NOW + MILLISECOND, an_active())
+    assert await found() == ["abc", "bcd"]
+
+
 async def test_a_session_that_is_removed_is_not_listed(store: SessionStore) -> None:
-    session = a_session(labels={"a": "b"})
+    session = a_session(title="Straße", labels={"a": "b"})
     await insert(store, session)
     assert await store.start_purge(session, NOW)
     assert await store.delete_session(session.key)
     assert await ids(store, newest()) == await ids(store, newest(label=("a",))) == []
-    await insert(store, replace(session, uid=new_id(), labels={}))
-    assert await ids(store, newest(label=("a", "b"))) == []
+    await insert(store, replace(session, uid=new_id(), title="", labels={}))
+    assert await ids(store, newest(label=("a", "b"))) == list(await store.titled_ids(OWNER, "ass", 9)) == []
 
 
 _times = st.integers(0, 2).map(lambda milliseconds: NOW + milliseconds * MILLISECOND)

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -101,6 +102,11 @@ class Counting(SqliteStore):
         self.read += len(sessions)
         return list(sessions)
 
+    async def listed_sessions(self, owner: Principal, session_ids: Sequence[str]) -> Sequence[Session]:
+        sessions = await super().listed_sessions(owner, session_ids)
+        self.read += len(sessions)
+        return sessions
+
 
 async def test_a_page_looks_at_a_bounded_number_of_sessions(store: SqliteStore) -> None:
     counting = Counting(":memory:")
@@ -122,6 +128,35 @@ async def test_a_page_looks_at_a_bounded_number_of_sessions(store: SqliteStore) 
     await lister(counting).page(ANONYMOUS, ListQuery(page_size=5))
     assert counting.read - before == 6
     await counting.close()
+
+
+async def test_titles_that_are_looked_up_count_as_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MAX_EXAMINED", 100)
+    monkeypatch.setattr(listing, "_FEW", 0)
+    counting = Counting(":memory:")
+    await counting.open()
+    for number in range(300):
+        title = "every third" if number % 3 else "another"
+        await insert(counting, f"s{number:03}", number, title="the last" if number < 20 else title)
+    for text, is_looked_up in (("last", True), ("third another", False), ("every thing", False)):
+        counting.read = 0
+        page = await lister(counting).page(ANONYMOUS, ListQuery(page_size=5, filter=f'title:"{text}"'))
+        assert len(page.sessions) == (5 if is_looked_up else 0)
+        assert counting.read == 26 if is_looked_up else counting.read <= 100
+    await counting.close()
+
+
+async def test_a_page_of_titles_that_are_looked_up_ends_at_a_mebibyte(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "_FEW", 0)
+    large = MAX_PAGE_BYTES // 3 - 9  # with its title
+    for number, size in enumerate([large, large, large, 1, MAX_PAGE_BYTES + 1, 1]):
+        await insert(store, f"s{9 - number}", number + 9, title="title", instructions="x" * size)
+    for number in range(9):
+        await insert(store, f"t{number}", number)
+    pages = await read_all(lister(store), ListQuery(page_size=8, filter="title:tit", order_by="create_time"))
+    assert [[s.session_id for s in page.sessions] for page in pages] == [["s9", "s8", "s7", "s6"], ["s5"], ["s4"]]
 
 
 async def test_a_page_ends_at_a_mebibyte_but_has_one_session(store: SqliteStore) -> None:

@@ -152,14 +152,15 @@ async def test_documents_have_their_documented_shape(
     store: MongoStore, mongo_client: Client, mongo_database: str
 ) -> None:
     session = a_running_session(parts=("one",))
-    await store.insert_session(replace(session, labels={"a.b": "c"}, deleted_at=NOW))
+    await store.insert_session(replace(session, title="Title", labels={"a.b": "c"}, deleted_at=NOW))
     await store.archive(session.key._replace(uid="uid"), replace(ENDED, first_seq=12))
     doc = mongo_client[mongo_database].sessions.find_one({"_id": session.session_id})
     assert doc
     assert set(doc) == {
         *("_id", "uid", "owner", "last_seq", "fence", "deleted_at", "settings", "active"),
-        *("labels", "label_index", "create_time", "update_time", "settings_version"),
+        *("title", "title_index", "labels", "label_index", "create_time", "update_time", "settings_version"),
     }
+    assert doc["title_index"] == ["tit", "itl", "tle"]
     assert doc["owner"] == {"tenant": "tenant", "subject": "subject"}
     assert doc["labels"] == [["a.b", "c"]]
     assert set(doc["active"]) == {
@@ -217,11 +218,13 @@ async def test_the_indexes_are_there(store: MongoStore, mongo_client: Client, mo
         "words": ([("owner", 1), ("words", 1), ("create_time", 1), ("_id", 1)], False),
     }
     sessions = database.sessions.index_information()
-    assert {name: index["key"] for name, index in sessions.items() if "by_" in name} == {
+    assert {name: index["key"] for name, index in sessions.items() if "by_" in name or name == "titles"} == {
         "by_update_time": [("owner", 1), ("update_time", 1), ("_id", 1)],
         "by_create_time": [("owner", 1), ("create_time", 1), ("_id", 1)],
         "labels_by_update_time": [("owner", 1), ("label_index", 1), ("update_time", 1), ("_id", 1)],
         "labels_by_create_time": [("owner", 1), ("label_index", 1), ("create_time", 1), ("_id", 1)],
+        # No time: a turn moves nothing here.
+        "titles": [("owner", 1), ("title_index", 1), ("_id", 1)],
     }
 
 
@@ -231,9 +234,10 @@ async def test_documents_of_the_first_release_get_what_they_are_found_by(
     database = mongo_client[mongo_database]
     assert database.meta.find_one() == {"_id": "schema", "version": SCHEMA_VERSION}
     await store.archive(SESSION.key, ENDED)
-    labelled = a_session(labels={"a": "b"})
-    assert await store.insert_session(labelled)
-    database.sessions.update_many({}, {"$unset": {"label_index": ""}})
+    labelled, titled = a_session(labels={"a": "b"}), a_session(title="A title")
+    for session in (labelled, titled):
+        assert await store.insert_session(session)
+    database.sessions.update_many({}, {"$unset": {"label_index": "", "title_index": ""}})
     gone = ("owner", "session_id", "settings_version", "words")
     database.turns.update_many({}, {"$unset": dict.fromkeys(gone, "")})
     database.meta.delete_many({})
@@ -247,6 +251,7 @@ async def test_documents_of_the_first_release_get_what_they_are_found_by(
         for label in (("a",), ("a", "b")):
             wanted = SessionRange("create_time", newest_first=True, label=label)
             assert await again.list_sessions(OWNER, wanted, 9) == [labelled]
+        assert await again.titled_ids(OWNER, "tit", 9) == [titled.session_id]
         await again.close()
     assert database.meta.find_one() == {"_id": "schema", "version": SCHEMA_VERSION}
 

@@ -106,6 +106,7 @@ async def test_every_command_is_served_by_an_index(store: MongoStore, commands: 
         for label in ((), ("a",), ("a", "b")):
             await store.list_sessions(OWNER, SessionRange(time_field, True, label=label), 7)
             await store.count_listed(OWNER, SessionRange(time_field, True, label=label), 7)
+    await store.titled_ids(OWNER, "abc", 7)
     await store.listed_sessions(OWNER, [session.session_id])
     await store.update_session(session, replace(session, title="new", settings_version=2))
     session = replace(session, settings_version=2)

@@ -66,6 +66,20 @@ async def test_a_list_is_read_along_its_index(
     assert (dict(find["sort"]), find["limit"]) == ({time_field: direction, "_id": direction}, 7)
 
 
+async def test_titles_are_looked_up_in_their_index_alone(store: MongoStore, finds: Finds) -> None:
+    await store.titled_ids(OWNER, "abc", 7)
+    [find] = finds.sent
+    assert (find["filter"], find["hint"]) == ({"owner": OWNER_DOC, "title_index": "abc"}, "titles")
+    assert (find["projection"], dict(find["sort"]), find["limit"]) == ({"_id": 1}, {"_id": 1}, 7)
+
+
+async def test_what_a_session_is_found_by_is_not_read(store: MongoStore, finds: Finds) -> None:
+    await store.session(OWNER, "id")
+    await store.listed_sessions(OWNER, ["id"])
+    for find in finds.sent:
+        assert find["projection"].items() >= {"label_index": 0, "title_index": 0}.items()
+
+
 async def test_a_search_is_read_along_one_word_a_bounded_piece_at_once(store: MongoStore, finds: Finds) -> None:
     session = a_session()
     await store.insert_session(session)

@@ -139,6 +139,7 @@ async def test_a_file_of_the_first_release_is_taken_over(path_of_schema_1: Path)
         assert [turn.turn.first_seq for turn in found] == [3, 1]
         labelled = SessionRange("update_time", newest_first=True, label=("a", "b"))
         assert [session.session_id for session in await store.list_sessions(ANONYMOUS, labelled, 9)] == ["full"]
+        assert await store.titled_ids(ANONYMOUS, "a t", 9) == ["full"]  # of which the NUL counts as a blank
         await store.close()
     with closing(sqlite3.connect(path_of_schema_1)) as other:
         assert other.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)

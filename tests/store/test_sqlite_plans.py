@@ -85,6 +85,7 @@ def test_a_search_is_read_along_a_word_in_order_of_time(database: sqlite3.Connec
             for sql in (sessions._UPDATE, sessions._DELETE, sessions._UNDELETE, purging._START_PURGE)
         ),
         (rows.insert_turns(1), "SEARCH turns USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        (listing.WITH_PIECE, "SEARCH titles USING PRIMARY KEY (whose=? AND piece=?)"),
         (searching.BY_IDS, "SEARCH turns USING INTEGER PRIMARY KEY (rowid=?)"),
         (purging._DUE_SESSIONS, "SEARCH sessions USING INDEX sessions_look_at (look_at<?)"),
         (purging._DUE_RECORDS, "SEARCH purges USING INDEX purges_due (due<?)"),
@@ -109,6 +110,27 @@ def test_labels_are_taken_from_the_index_one_by_one(database: sqlite3.Connection
     assert plan_of(database, re.sub(r"\bold\.\w+", "?", delete)) == [
         f"SEARCH labels_by_{time} USING PRIMARY KEY (whose=? AND label=? AND time=? AND id=?)"
     ]
+
+
+@pytest.mark.parametrize("trigger", ["drop", "change"])
+def test_titles_are_taken_from_the_index_one_by_one(database: sqlite3.Connection, trigger: str) -> None:
+    [(sql,)] = database.execute(
+        "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = ?", (f"titles_{trigger}",)
+    )
+    [delete] = re.findall(r"DELETE FROM[^;]*", sql)
+    steps = plan_of(database, re.sub(r"\bold\.\w+", "?", delete))
+    assert [step for step in steps if "titles" in step or "sessions" in step] == [
+        "SEARCH titles USING PRIMARY KEY (whose=? AND piece=? AND id=?)"
+    ]
+
+
+def test_no_turn_touches_the_titles(database: sqlite3.Connection) -> None:
+    fired = database.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND sql LIKE '%titles%'").fetchall()
+    updates = [sql for (sql,) in fired if "AFTER UPDATE" in sql]
+    assert len(fired) == 3
+    assert ["AFTER UPDATE OF title ON sessions WHEN old.title <> new.title" in sql for sql in updates] == [True]
+    for write in (turns._ACCEPT, turns._CHECKPOINT, turns._END, turns._TAKE_OVER, turns._CANCEL):
+        assert "title" not in write.partition(" WHERE ")[0]
 
 
 def _statements() -> Iterator[tuple[str, str]]:

@@ -42,6 +42,8 @@ from service.store.mongo.schema import ERASURE_INDEXES, PURGE_INDEXES, SESSION_I
 _T = TypeVar("_T")
 Doc = dict[str, Any]
 
+# What a session is found by is of no use to those who read it.
+BUT_INDEXED: Final[Doc] = {"label_index": 0, "title_index": 0}
 _INDEXES_TIMEOUT_S: Final = 30.0
 _UPGRADE_TIMEOUT_S: Final = 3600.0
 _CLIENT_OPTIONS: Final[dict[str, Any]] = {

@@ -8,10 +8,10 @@ from pymongo import ASCENDING, DESCENDING
 from service.domain.entities import Principal, Session
 from service.domain.ranges import SessionRange, Unlisted
 from service.store.documents import RUNNING, label_entry, owner_to_doc, session_from_doc
-from service.store.mongo.connection import Doc, MongoDatabase
+from service.store.mongo.connection import BUT_INDEXED, Doc, MongoDatabase
 
 # The newest turn is of use only while it runs, and without its texts.
-_LISTED: Final = {"active.user_text": 0, "active.parts": 0, "active.ending": 0, "label_index": 0}
+_LISTED: Final = {"active.user_text": 0, "active.parts": 0, "active.ending": 0, **BUT_INDEXED}
 
 
 class MongoListing(MongoDatabase):
@@ -29,6 +29,12 @@ class MongoListing(MongoDatabase):
         """Count the sessions of a range, up to `limit`."""
         condition, options = _range(owner, wanted)
         return len(await self._find(self._sessions, condition, projection={"_id": 1}, limit=limit, **options))
+
+    async def titled_ids(self, owner: Principal, piece: str, limit: int) -> Sequence[str]:
+        """Return the ids of sessions whose title has this piece, in order, at most `limit`."""
+        condition, order = {"owner": owner_to_doc(owner), "title_index": piece}, [("_id", ASCENDING)]
+        options = {"projection": {"_id": 1}, "sort": order, "hint": "titles"}
+        return [doc["_id"] for doc in await self._find(self._sessions, condition, limit=limit, **options)]
 
     async def listed_sessions(self, owner: Principal, session_ids: Sequence[str]) -> Sequence[Session]:
         """Return those of these sessions that are there."""

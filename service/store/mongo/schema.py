@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from pymongo import ASCENDING, IndexModel
 
+from service.domain.titles import title_pieces
 from service.store.documents import RUNNING, label_index, turn_words
 
 _OWNER: Final = ("owner", ASCENDING)
@@ -17,12 +18,19 @@ _LISTS: Final = [IndexModel([_OWNER, (time, ASCENDING), ("_id", ASCENDING)], nam
     )
     for time in _TIMES
 ]
+# The sessions whose title has a piece. Without a time, so that a turn changes nothing here.
+_TITLES: Final = IndexModel(
+    [_OWNER, ("title_index", ASCENDING), ("_id", ASCENDING)],
+    name="titles",
+    partialFilterExpression={"title_index": {"$exists": True}},
+)
 SESSION_INDEXES: Final = [
     # Holds running sessions only: one small entry made and one dropped per turn.
     IndexModel([("active.state", ASCENDING)], name="running", partialFilterExpression={"active.state": RUNNING}),
     # Holds only sessions that will end by themselves, or are deleted.
     IndexModel([("look_at", ASCENDING)], name="look_at", sparse=True),
     *_LISTS,
+    _TITLES,
 ]
 TURN_INDEXES: Final = [
     IndexModel([("uid", ASCENDING), ("request_key", ASCENDING)], name="request", unique=True),
@@ -43,20 +51,25 @@ _VERSION: Final = {"_id": "schema", "version": SCHEMA_VERSION}
 async def upgrade(database: Any) -> None:
     """Bring documents of older releases up to this one; each step may be repeated, by several processes at once.
 
-    Schema 1 had turns without owner, session_id and words, and labels without an index.
+    Schema 1 had turns without owner, session_id and words, and labels and titles without an index.
     """
     found = await database.meta.find_one({"_id": "schema"})
     if found is not None and found["version"] >= SCHEMA_VERSION:
         return
-    fields = {"uid": 1, "owner": 1, "labels": 1, "settings_version": 1}
+    fields = {"uid": 1, "owner": 1, "labels": 1, "title": 1, "settings_version": 1}
     async for session in database.sessions.find({}, fields):
         of_session = {"owner": session["owner"], "session_id": session["_id"]}
         await database.turns.update_many({"uid": session["uid"], "session_id": None}, {"$set": of_session})
-        if "labels" in session:
+        if entries := _entries(session):
             as_read = {name: session.get(name) for name in ("_id", "uid", "settings_version")}
-            entries = label_index(dict(session["labels"]))
-            await database.sessions.update_one(as_read, {"$set": {"label_index": entries}})
+            await database.sessions.update_one(as_read, {"$set": entries})
     async for turn in database.turns.find({"words": None}, {"user_text": 1, "ending.text": 1}):
         words = turn_words(turn["user_text"], turn["ending"]["text"])
         await database.turns.update_one({"_id": turn["_id"]}, {"$set": {"words": words}})
     await database.meta.replace_one({"_id": "schema"}, _VERSION, upsert=True)
+
+
+def _entries(session: Any) -> dict[str, list[str]]:
+    """Return what a session is found by."""
+    labels, pieces = label_index(dict(session.get("labels", ()))), title_pieces(session.get("title", ""))
+    return {name: found for name, found in (("label_index", labels), ("title_index", pieces)) if found}

@@ -7,8 +7,8 @@ from service.store.documents import RUNNING, session_from_doc, session_to_doc
 from service.store.mongo.connection import Doc, MongoDatabase, change_of, of_key
 
 _SETTINGS = (
-    "title", "labels", "label_index", "instructions", "settings", "expire_time", "idle_ttl_ms", "idle_since",
-    "settings_version", "update_time", "look_at",
+    "title", "title_index", "labels", "label_index", "instructions", "settings", "expire_time", "idle_ttl_ms",
+    "idle_since", "settings_version", "update_time", "look_at",
 )  # fmt: skip
 _THERE: Doc = {"deleted_at": None, "purging": {"$ne": True}}
 

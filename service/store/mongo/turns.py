@@ -19,7 +19,7 @@ from service.store.documents import (
     turn_key,
     turn_to_doc,
 )
-from service.store.mongo.connection import Doc, of_key
+from service.store.mongo.connection import BUT_INDEXED, Doc, of_key
 from service.store.mongo.writes import Checkpoint, MongoWrites, held
 
 _KEYS_ONLY: Final = {"uid": 1, "active.turn_id": 1}
@@ -35,7 +35,8 @@ class MongoTurns(MongoWrites):
 
     async def session(self, owner: Principal, session_id: str) -> Session | None:
         """Return the session as it is now, deleted and expired ones too."""
-        doc = await self._read(self._sessions.find_one, {"_id": session_id, "owner": owner_to_doc(owner)})
+        condition = {"_id": session_id, "owner": owner_to_doc(owner)}
+        doc = await self._read(self._sessions.find_one, condition, BUT_INDEXED)
         return session_from_doc(doc) if doc else None
 
     async def running_sessions(self, limit: int, *, but: Collection[TurnKey] = ()) -> Sequence[Session]:

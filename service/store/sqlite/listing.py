@@ -23,6 +23,7 @@ _GONE: Final = (
 _LISTED_OR_PLACE: Final = _LISTED.replace(" doc,", f" CASE WHEN {_GONE} THEN NULL ELSE doc END,")
 _NAMES: Final = COLUMNS.split(", ")
 _DOC: Final = _NAMES.index("doc")
+WITH_PIECE: Final = "SELECT id FROM titles WHERE whose = ? AND piece = ? ORDER BY id LIMIT ?"
 _BETWEEN: Final = "({0}, {1}) > (?, ?) AND ({0}, {1}) < (?, ?) ORDER BY {0} {2}, {1} {2} LIMIT ?"
 # The plus keeps SQLite from looking through all of the owner's sessions instead.
 BY_ID: Final = f"SELECT {_LISTED} FROM sessions WHERE session_id IN (SELECT value FROM json_each(?)) AND +owner = ?"
@@ -50,6 +51,10 @@ class SqliteListing(SqliteDatabase):
         """Count the sessions of a range, up to `limit`."""
         [(count,)] = await self._read(count_statement(wanted), _parameters(owner, wanted, limit))
         return int(count)
+
+    async def titled_ids(self, owner: Principal, piece: str, limit: int) -> Sequence[str]:
+        """Return the ids of sessions whose title has this piece, in order, at most `limit`."""
+        return [row[0] for row in await self._read(WITH_PIECE, (owner_column(owner), piece, limit))]
 
     async def listed_sessions(self, owner: Principal, session_ids: Sequence[str]) -> Sequence[Session]:
         """Return those of these sessions that are there."""

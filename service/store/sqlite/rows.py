@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from service.domain.entities import Active, Principal, Session, SessionKey, Turn
+from service.domain.titles import fold_title
 from service.domain.words import word_texts
 from service.store.documents import (
     active_to_doc,
@@ -28,14 +29,17 @@ COLUMNS: Final = (
     " active_attempt, active_beat, active_released, active_cancel, doc, active, active_ending, active_parts"
 )
 # Filled in by session_row.
-INSERT_SESSION: Final = f"INSERT INTO sessions ({COLUMNS}, labels) VALUES (?{', ?' * (COLUMNS.count(',') + 1)})"
+INSERT_SESSION: Final = (
+    f"INSERT INTO sessions ({COLUMNS}, labels, folded_title) VALUES (?{', ?' * (COLUMNS.count(',') + 2)})"
+)
 # Which session; filled in by key_row.
 KEY: Final = "session_id = ? AND uid = ? AND owner = ?"
 COLUMNS_BUT_PARTS: Final = COLUMNS.replace("active_parts", "''")
 # Documents hold these under the names of columns; the stores' other names for them are `_id` and `idle_ttl_ms`.
 _IN_COLUMNS: Final = (
     "_id", "uid", "owner", "fence", "last_seq", "settings_version", "create_time", "update_time", "expire_time",
-    "idle_ttl_ms", "idle_since", "deleted_at", "purging", "look_at", "title", "label_index", "active",
+    "idle_ttl_ms", "idle_since", "deleted_at", "purging", "look_at", "title", "title_index", "label_index",
+    "active",
 )  # fmt: skip
 _OF_ACTIVE: Final = ("turn_id", "state", "lease_id", "fence", "attempt", "beat", "released", "cancel")
 # Rows of one statement do not see each other's ids, hence `nth`.
@@ -70,12 +74,18 @@ def session_row(session: Session) -> tuple[Any, ...]:
         ending,
         parts,
         labels_column(session),
+        folded_column(session),
     )
 
 
 def labels_column(session: Session) -> str | None:
     """Return the column `labels`, of which triggers keep the index; None if there are none."""
     return to_json(label_index(session.labels)) if session.labels else None
+
+
+def folded_column(session: Session) -> str | None:
+    """Return the title as triggers take its pieces; None if SQLite can fold it by itself."""
+    return None if session.title.isascii() and "\0" not in session.title else fold_title(session.title)
 
 
 def session_column(session: Session) -> str:

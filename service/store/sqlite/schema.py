@@ -8,6 +8,7 @@ import aiosqlite
 import orjson
 
 from service.domain.entities import Session, SessionKey
+from service.domain.titles import MAX_FOLDED_CHARS, PIECE_CHARS
 from service.store.documents import RUNNING, session_from_doc
 from service.store.sqlite.errors import UnusableFile
 from service.store.sqlite.rows import (
@@ -49,6 +50,33 @@ def _label_index(table: str, time: str) -> Sequence[str]:
     )
 
 
+def _pieces(row: str) -> str:
+    """Return a statement for the pieces of a session's title, as titles.py has them."""
+    folded = f"coalesce({row}.folded_title, lower(substr({row}.title, 1, {MAX_FOLDED_CHARS})))"
+    starts = (
+        "WITH RECURSIVE starts (start) AS (SELECT 1 UNION ALL SELECT start + 1 FROM starts"
+        f" WHERE start <= length({folded}) - {PIECE_CHARS}) SELECT start FROM starts"
+    )
+    is_long_enough = f"length({folded}) >= {PIECE_CHARS}"
+    return f"SELECT DISTINCT substr({folded}, start, {PIECE_CHARS}) FROM ({starts}) WHERE {is_long_enough}"
+
+
+_ADD_TITLE: Final = (
+    f"INSERT INTO titles (whose, id, piece) SELECT new.owner, new.session_id, p.* FROM ({_pieces('new')}) AS p;"
+)
+_DROP_TITLE: Final = (
+    f"DELETE FROM titles WHERE whose = old.owner AND piece IN ({_pieces('old')}) AND id = old.session_id;"
+)
+# The sessions whose title has a piece. Without a time, so that a turn changes nothing here.
+_TITLES: Final = (
+    "CREATE TABLE titles (whose TEXT, piece TEXT, id TEXT, PRIMARY KEY (whose, piece, id)) WITHOUT ROWID",
+    f"CREATE TRIGGER titles_add AFTER INSERT ON sessions WHEN new.title <> '' BEGIN {_ADD_TITLE} END",
+    f"CREATE TRIGGER titles_drop AFTER DELETE ON sessions WHEN old.title <> '' BEGIN {_DROP_TITLE} END",
+    "CREATE TRIGGER titles_change AFTER UPDATE OF title ON sessions WHEN old.title <> new.title"
+    f" BEGIN {_DROP_TITLE} {_ADD_TITLE} END",
+)
+
+
 def _in_search(row: str) -> str:
     """Return the words of a turn, as the index takes them."""
     return (
@@ -87,6 +115,7 @@ _TABLES: Final = (
         purging INTEGER NOT NULL,
         look_at INTEGER,
         title TEXT NOT NULL,
+        folded_title TEXT,
         labels TEXT,
         active_turn_id TEXT,
         active_state TEXT,
@@ -110,6 +139,7 @@ _TABLES: Final = (
     "CREATE INDEX sessions_created ON sessions (owner, create_time, session_id)",
     *_label_index("labels_by_update_time", "update_time"),
     *_label_index("labels_by_create_time", "create_time"),
+    *_TITLES,
     """
     CREATE TABLE turns (
         id INTEGER PRIMARY KEY,

@@ -11,6 +11,7 @@ from service.store.sqlite.rows import (
     INSERT_SESSION,
     KEY,
     duration_ms,
+    folded_column,
     key_row,
     labels_column,
     optional_ms,
@@ -22,9 +23,9 @@ from service.store.sqlite.rows import (
 
 _INSERT: Final = f"{INSERT_SESSION} ON CONFLICT (session_id) DO NOTHING RETURNING 1"
 _UPDATE: Final = (
-    "UPDATE sessions SET title = ?, labels = ?, doc = ?, expire_time = ?, idle_ttl = ?, idle_since = ?,"
-    f" settings_version = ?, update_time = ?, look_at = ? WHERE {KEY} AND settings_version = ? AND deleted_at IS NULL"
-    f" AND NOT purging RETURNING {COLUMNS}"
+    "UPDATE sessions SET title = ?, folded_title = ?, labels = ?, doc = ?, expire_time = ?, idle_ttl = ?,"
+    f" idle_since = ?, settings_version = ?, update_time = ?, look_at = ?"
+    f" WHERE {KEY} AND settings_version = ? AND deleted_at IS NULL AND NOT purging RETURNING {COLUMNS}"
 )
 _DELETE: Final = (
     "UPDATE sessions SET deleted_at = ?, look_at = ?,"
@@ -49,6 +50,7 @@ class SqliteSessions(SqliteDatabase):
         """Set the settings of `changed`: if their version is as in `session`, and it is neither deleted nor purging."""
         new = (
             changed.title,
+            folded_column(changed),
             labels_column(changed),
             session_column(changed),
             optional_ms(changed.expire_time),
