@@ -70,13 +70,17 @@ class Rush:
 
 @dataclass
 class RushOutcome:
-    """What came of a rush. refusals without a delay: those that RetryInfo did not come with."""
+    """What came of a rush.
+
+    refusals without a delay: those that RetryInfo did not come with. lags: how late the load generator itself was.
+    """
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
     answered_ms: list[float] = field(default_factory=list)
     refused_ms: list[float] = field(default_factory=list)
     refusals_without_delay: int = 0
+    lags_ms: list[float] = field(default_factory=list)
     timed_out: int = 0
     errors: list[str] = field(default_factory=list)
 

@@ -14,6 +14,7 @@ from benchmarks.plans import Call, Rush, RushOutcome
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _WITHOUT_DELAY_S = 1.0
+_LAG_EVERY_S = 0.05
 
 
 async def rush(channels: Sequence[grpc.aio.Channel], plan: Rush) -> RushOutcome:
@@ -21,6 +22,7 @@ async def rush(channels: Sequence[grpc.aio.Channel], plan: Rush) -> RushOutcome:
     outcome = RushOutcome()
     methods = [channel.unary_unary(plan.calls[0][0]) for channel in channels]
     began, cpu_began = time.perf_counter(), time.process_time()
+    watch = asyncio.create_task(_watch_lag(outcome.lags_ms))
     if plan.per_s:
         await _open_loop(methods, plan, outcome)
     else:
@@ -29,7 +31,16 @@ async def rush(channels: Sequence[grpc.aio.Channel], plan: Rush) -> RushOutcome:
             *(_client(methods[n % len(methods)], call, plan, until, outcome) for n, call in enumerate(plan.calls))
         )
     outcome.wall_s, outcome.cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
+    watch.cancel()
     return outcome
+
+
+async def _watch_lag(lags_ms: list[float]) -> None:
+    """Note how much too late this process wakes up: what it adds to each time that it takes."""
+    while True:
+        began = time.perf_counter()
+        await asyncio.sleep(_LAG_EVERY_S)
+        lags_ms.append((time.perf_counter() - began - _LAG_EVERY_S) * 1000)
 
 
 async def _open_loop(methods: Sequence[Any], plan: Rush, outcome: RushOutcome) -> None:

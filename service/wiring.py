@@ -152,7 +152,7 @@ class Service:
         )
         limits = CallLimits(config.unary_timeout_seconds, config.stream_timeout_seconds)
         wire_limits = replace(limits, message_bytes=CLIENTS_TAKE_BYTES)
-        refusals = build_refusals(SENDS, self._turns.admission.refusal, limits=limits, log=self._log)
+        refusals = build_refusals(SENDS, self._turns.admission.refusal, log=self._log)
         door = Door(lambda: self._turns.admission.is_full, refusals)
         await self._serve_grpc(build_handlers(servicer, limits=wire_limits, log=self._log), door)
         await self._serve_http(build_handlers(servicer, limits=limits, log=self._log))

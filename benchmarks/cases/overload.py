@@ -73,8 +73,10 @@ def _tell(result: Result, name: str, outcome: RushOutcome, used_s: float, peak_p
             p50_ms=percentile(outcome.answered_ms, 0.5),
             p99_ms=percentile(outcome.answered_ms, 0.99),
             errors=len(outcome.errors),
-            note=f"{refused} refused, {outcome.timed_out} timed out in {outcome.wall_s:.1f} s; "
-            f"load generator: {outcome.cpu_s / outcome.wall_s:.0%} of a core",
+            note=f"{refused} refused, half of them within {percentile(outcome.refused_ms, 0.5):.0f} ms, "
+            f"{outcome.timed_out} timed out in {outcome.wall_s:.1f} s; load generator: "
+            f"{outcome.cpu_s / outcome.wall_s:.0%} of a core, late by {percentile(outcome.lags_ms, 0.5):.0f} ms "
+            f"(p99 {percentile(outcome.lags_ms, 0.99):.0f})",
         )
     )
     result.notes += sorted(set(outcome.errors))[:2]

@@ -1,8 +1,8 @@
 """Admission: which sends this process takes up; the others are refused before any work is done for them.
 
 What a busy process has not read yet waits in the transport below, where nobody sees it. So a probe goes the way that
-sends go: those that are read before it is answered were waiting. When they are more than a burst, no more sends are
-taken up in a second than the process has shown it can carry, and the others have their answer at once.
+sends go: those that are read before it is answered were waiting. When they are more than a burst, only a few of them
+are taken up from one answer to the next, and the others have their answer at once.
 """
 
 import asyncio
@@ -16,10 +16,11 @@ from service.domain.errors import Committed, Overloaded, Retry
 from service.domain.log import Log
 
 # Sends on their way to their turn at the same time; more of them make none faster.
-_MAX_AT_WORK = 32
+_MAX_AT_WORK = 16
 # Those that are taken up, and wait or are at work.
 _MAX_ARRIVING = 400
 _PROBE_EVERY_S = 0.1
+_PROBE_SOON_S = 0.02
 # With fewer sends between two probes there is nothing to measure.
 _FEW_SENDS = 5
 _CALM_S = 5.0
@@ -48,9 +49,10 @@ class Admission:
     @property
     def is_full(self) -> bool:
         """Whether a send that comes now is refused; it is then told so by `refusal`, and does not enter."""
-        arriving = self._at_work + len(self._waiting)
+        waiting = len(self._waiting)
+        arriving = self._at_work + waiting
         is_crowded = arriving >= _MAX_ARRIVING or self._running() + arriving + self._aside >= self._max_turns
-        return is_crowded or not self._pace.has_room(self._clock())
+        return is_crowded or not self._pace.has_room(waiting)
 
     async def enter(self) -> None:
         """Begin a send, in order of arrival, once few enough are at work; `leave` ends it. Raises Overloaded."""
@@ -103,26 +105,25 @@ class Admission:
         """Send the probe again and again, while there is something to measure, until cancelled."""
         while True:
             before = self._came
-            await asyncio.sleep(_PROBE_EVERY_S)
+            await asyncio.sleep(_PROBE_SOON_S if self._pace.is_limited else _PROBE_EVERY_S)
             if self._came - before < _FEW_SENDS and not self._waiting and not self._pace.is_limited:
-                self._observe(0, is_all=True)
+                self._pace.measure(self._clock(), 0)
                 continue
             before = self._came
             probing = asyncio.ensure_future(probe())
             try:
                 while not probing.done():
                     await asyncio.wait((probing,), timeout=_PROBE_EVERY_S)
-                    self._observe(self._came - before, is_all=probing.done())
+                    self._pace.measure(self._clock(), self._came - before + len(self._waiting))
                 probing.result()
+                self._pace.probe_was_read()
             finally:
                 probing.cancel()
-
-    def _observe(self, unread: int, *, is_all: bool) -> None:
-        self._pace.adapt(self._clock(), unread + len(self._waiting), self._came, is_all=is_all)
 
     def refusal(self) -> Overloaded:
         """Return what one who has come and is refused is told."""
         self._came += 1
+        self._pace.refuse(self._clock())
         if not self._refused:
             self._log.warning("overloaded: sends are refused", running=self._running(), aside=self._aside)
             asyncio.get_running_loop().call_later(_CALM_S, self._look_for_calm, 0)
@@ -142,75 +143,73 @@ class Admission:
 
 
 class Pace:
-    """How many sends are taken up in a second.
+    """How many sends are taken up.
 
-    All that come, until more wait than a burst has. Then as many as were carried until now, or somewhat less, so that
-    few wait; and all again once fewer come.
+    All that come, until more wait than a burst has. Then only as many as are carried in a moment, of all that are read
+    until the probe is: so the others are read soon, and few wait. When there are too many even to refuse, and so the
+    probe is not read for long, still one of some, which leaves sends about half of the time. All again once none had to
+    be refused for a while.
     """
 
     _BURST, _FEW = 300, 32
-    _FALL, _RISE = 0.9, 1.05
-    # Less does not make the wait shorter, but wastes what could be carried.
-    _LEAST = 0.85
+    _MOMENT_S, _CALM_S = 0.05, 2.0
+    # Fewer in a moment cost more probes than they are worth.
+    _LEAST = 8
+    _ONE_OF = 8
     _LEAST_PER_S = 10.0
-    # Times over which rates are measured, for which the limit may be saved up, and in which the best rate is forgotten.
-    _MEAN_S, _SAVED_S, _MEMORY_S = 0.5, 0.05, 60.0
+    # Times over which rates are measured, and in which the best rate is forgotten.
+    _MEAN_S, _MEMORY_S = 0.5, 60.0
 
     def __init__(self, now: float) -> None:
-        self._came_per_s = self._carried_per_s = self._best_per_s = 0.0
-        self._came = self._carried = 0
-        self._adapted_at = self._filled_at = now
-        self._limit_per_s = self._least_per_s = math.inf
-        self._credit = 0.0
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether not all that come are taken up."""
-        return self._limit_per_s < math.inf
+        self.is_limited = False
+        self._carried_per_s = self._best_per_s = 0.0
+        self._carried = self._taken_up = self._refused_in_a_row = 0
+        self._measured_at = self._refused_at = now
 
     @property
     def per_s(self) -> float:
         """How many have been carried in a second, at the best of the last minute: in a flood it is less."""
         return max(self._LEAST_PER_S, self._best_per_s)
 
-    def has_room(self, now: float) -> bool:
-        """Whether a send that has come now can be taken up."""
-        if self.is_limited:
-            most = max(1.0, self._limit_per_s * self._SAVED_S)
-            self._credit = min(most, self._credit + (now - self._filled_at) * self._limit_per_s)
-            self._filled_at = now
-        return not self.is_limited or self._credit >= 1
+    def has_room(self, waiting: int) -> bool:
+        """Whether a send that has come now can be taken up, while so many that were taken up before wait."""
+        if not self.is_limited:
+            return True
+        moment = max(self._LEAST, self.per_s * self._MOMENT_S)
+        return waiting < self._FEW and (self._taken_up < moment or self._refused_in_a_row >= self._ONE_OF - 1)
 
     def take_up(self) -> None:
         """Take one up for which there is room."""
-        if self.is_limited:
-            self._credit -= 1
+        self._taken_up += 1
+        self._refused_in_a_row = 0
+
+    def refuse(self, now: float) -> None:
+        """Take one not up."""
+        self._refused_at = now
+        self._refused_in_a_row += 1
 
     def carried(self) -> None:
         """One more has its turn."""
         self._carried += 1
 
-    def adapt(self, now: float, waiting: int, came: int, *, is_all: bool) -> None:
-        """Follow what was seen: so many wait (is_all: not more), and so many have come since the start."""
-        passed_s = now - self._adapted_at
+    def probe_was_read(self) -> None:
+        """All who waited before it have been read."""
+        self._taken_up = 0
+
+    def measure(self, now: float, waiting: int) -> None:
+        """Learn what was carried since the last time, and how many wait, be they read or not."""
+        passed_s = now - self._measured_at
         if passed_s <= 0:
             return
         weight = 1 - math.exp(-passed_s / self._MEAN_S)
-        self._came_per_s += weight * ((came - self._came) / passed_s - self._came_per_s)
         self._carried_per_s += weight * (self._carried / passed_s - self._carried_per_s)
         self._best_per_s = max(self._carried_per_s, self._best_per_s * math.exp(-passed_s / self._MEMORY_S))
-        self._adapted_at, self._came, self._carried = now, came, 0
-        if not self.is_limited:
-            if waiting > self._BURST:
-                self._limit_per_s, self._filled_at = self.per_s, now
-                self._least_per_s = self._LEAST * max(self._LEAST_PER_S, self._carried_per_s)
-        elif waiting > self._FEW:
-            self._limit_per_s = max(self._least_per_s, self._limit_per_s * self._FALL)
-        elif is_all and self._came_per_s < self._limit_per_s:
-            self._limit_per_s = math.inf
-        elif is_all:
-            self._limit_per_s *= self._RISE
-            self._least_per_s = max(self._least_per_s, self._LEAST * self._carried_per_s)
+        self._measured_at, self._carried = now, 0
+        if not self.is_limited and waiting > self._BURST:
+            self.is_limited = True
+            self._refused_at = now
+        elif self.is_limited and waiting <= self._BURST and now - self._refused_at > self._CALM_S:
+            self.is_limited = False
 
 
 class Retries:
@@ -219,7 +218,7 @@ class Retries:
     That is a queue which stands at the callers and costs nothing here. Beyond its end they are spread at random.
     """
 
-    _LEAST_S, _MOST_S = 1.0, 15.0
+    _LEAST_S, _MOST_S = 1.0, 30.0
 
     def __init__(self) -> None:
         self._last_at = 0.0

@@ -27,7 +27,7 @@ from service.domain.errors import (
 )
 from service.domain.log import Log
 from service.rpc.context import CallContext
-from service.rpc.status import to_status
+from service.rpc.status import code_of, to_status
 from service.rpc.wire import find_bad_text
 
 Handlers = dict[str, Any]
@@ -108,13 +108,8 @@ class _Scope:
                 "call failed unexpectedly", method=self._method, request_id=self._request_id, exc_info=exc
             )
             exc = InternalError()
-        status = to_status(exc, self._request_id)
-        self._write_log(_CODES[status.code], exc.reason)
-        await self._context.abort(
-            _CODES[status.code],
-            status.message,
-            (("grpc-status-details-bin", status.SerializeToString()), ("x-request-id", self._request_id)),
-        )
+        self._write_log(_CODES[code_of(exc)], exc.reason)
+        await _abort(self._context, exc, self._request_id)
 
     def _write_log(self, code: grpc.StatusCode, reason: str) -> None:
         write = self._log.warning if code in _SERVER_FAULTS else self._log.info
@@ -159,13 +154,26 @@ def build_handlers(servicer: pb_grpc.ChatSessionServiceServicer, *, limits: Call
     return {name: _wrap(name, handler, limits, log) for name, handler in collector.handlers.items()}
 
 
-def build_refusals(names: Iterable[str], refuse: Callable[[], ChatError], *, limits: CallLimits, log: Log) -> Handlers:
-    """Return handlers that refuse without reading the request, which saves a fifth of what a refusal costs."""
+def build_refusals(names: Iterable[str], refuse: Callable[[], ChatError], *, log: Log) -> Handlers:
+    """Return handlers that do nothing but refuse, without reading the request."""
+    return {name: grpc.stream_unary_rpc_method_handler(_refusal(name, refuse, log)) for name in names}
 
-    async def handle(_requests: AsyncIterator[Message], _context: CallContext) -> Message:
-        raise refuse()
 
-    return {name: grpc.stream_unary_rpc_method_handler(_upload(name, handle, limits, log)) for name in names}
+def _refusal(name: str, refuse: Callable[[], ChatError], log: Log) -> Callable[..., Any]:
+    async def call(_requests: AsyncIterator[Message], context: CallContext) -> Message:
+        error, request_id = refuse(), _request_id(context)
+        # There may be thousands in a second. Whoever refuses tells that it began, and how many it were.
+        log.debug("call", method=name, code=_CODES[code_of(error)].name, reason=error.reason, request_id=request_id)
+        await _abort(context, error, request_id)
+        raise AssertionError  # the call is aborted
+
+    return call
+
+
+async def _abort(context: CallContext, error: ChatError, request_id: str) -> None:
+    status = to_status(error, request_id)
+    metadata = ("grpc-status-details-bin", status.SerializeToString()), ("x-request-id", request_id)
+    await context.abort(_CODES[status.code], status.message, metadata)
 
 
 def _wrap(name: str, handler: Any, limits: CallLimits, log: Log) -> Any:
