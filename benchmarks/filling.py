@@ -5,7 +5,7 @@ import itertools
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ from pymongo.database import Database
 
 from benchmarks import data, preload
 from service.domain.entities import Session, Turn
+from service.domain.titles import title_pieces
 from service.store.documents import session_to_doc, turn_to_doc
 from service.store.mongo import MongoStore
 from service.store.sqlite import SqliteStore, rows
@@ -107,9 +108,10 @@ class SqlitePlace:
             # Nothing is lost that could not be made again.
             connection.execute("PRAGMA synchronous = OFF")
             connection.execute("PRAGMA cache_size = -500000")
-            for batch in _batches(made, until):
-                _add(connection, batch)
-                filled += len(batch)
+            with _titles_last(connection):
+                for batch in _batches(made, until):
+                    _add(connection, batch)
+                    filled += len(batch)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return filled
 
@@ -182,6 +184,22 @@ def _add(connection: sqlite3.Connection, made: Sequence[Row]) -> None:
     connection.executemany(rows.INSERT_SESSION, [rows.session_row(session) for session, _ in made])
     turns = [rows.turn_row(session.key, turn) for session, past in made for turn in past]
     connection.executemany(rows.insert_turns(1).removesuffix(" RETURNING 1"), turns)
+    connection.commit()
+
+
+@contextmanager
+def _titles_last(connection: sqlite3.Connection) -> Iterator[None]:
+    """Put what is inserted meanwhile into the index of titles in its own order, which takes a tenth of the time."""
+    [(trigger,)] = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'titles_add'")
+    connection.execute("DROP TRIGGER titles_add")
+    yield
+    connection.execute("CREATE TEMP TABLE pieces (whose, piece, id)")
+    titles = connection.execute("SELECT owner, session_id, title FROM sessions")
+    pieces = ((owner, piece, id_) for owner, id_, title in titles for piece in title_pieces(title))
+    connection.executemany("INSERT INTO pieces VALUES (?, ?, ?)", pieces)
+    connection.execute("INSERT INTO titles (whose, piece, id) SELECT * FROM pieces ORDER BY whose, piece, id")
+    connection.execute("DROP TABLE pieces")
+    connection.execute(trigger)
     connection.commit()
 
 
