@@ -21,18 +21,19 @@ class Crowd:
         self._outcome = Outcome()
 
     async def open(self, plan: OpenCrowd) -> Outcome:
-        """Open them at the rate that is asked for; return when all are accepted or have failed."""
+        """Open them as fast as they are accepted; return when all are, or have failed."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        accepted = []
+        opening: set[asyncio.Future[None]] = set()
         for number, (path, body) in enumerate(plan.calls):
-            await asyncio.sleep(began_s + number / plan.per_s - loop.time())
             begun: asyncio.Future[None] = loop.create_future()
             stream = self._channels[number % len(self._channels)].unary_stream(path)
             self._tasks.append(loop.create_task(self._read(stream(body), begun)))
-            accepted.append(begun)
-        _, late = await asyncio.wait(accepted, timeout=_OPEN_TIMEOUT_S)
-        self._outcome.errors += ["not accepted"] * len(late)
+            opening.add(begun)
+            if len(opening) == plan.at_once:
+                opening = await _first(opening)
+        while opening:
+            opening = await _first(opening)
         self._outcome.wall_s = loop.time() - began_s
         return self._outcome
 
@@ -58,3 +59,11 @@ class Crowd:
             if not begun.done():
                 begun.set_result(None)
             stream.cancel()
+
+
+async def _first(opening: set["asyncio.Future[None]"]) -> set["asyncio.Future[None]"]:
+    """Wait until one is accepted, and return the others."""
+    done, rest = await asyncio.wait(opening, timeout=_OPEN_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+    if not done:
+        raise TimeoutError(f"none of {len(rest)} streams was accepted within {_OPEN_TIMEOUT_S:.0f} s")
+    return rest

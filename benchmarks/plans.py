@@ -37,11 +37,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class OpenCrowd:
-    """Open streams and keep them, `per_s` in a second; all are accepted when the outcome comes."""
+    """Open streams and keep them, `at_once` at the same time; all are accepted when the outcome comes."""
 
     target: str
     calls: Sequence[Call]
-    per_s: float
+    at_once: int
     connections: int
 
 
