@@ -98,23 +98,20 @@ class OpenAIModel:
         self._streaming = streaming
         self._max_tokens_field = max_tokens_field
         self._limits = limits or Limits()
-        self._opening: asyncio.Task[_Endpoint] | None = None
-        self._closed = False
+        self._endpoint: _Endpoint | None = None
 
     def __repr__(self) -> str:
         return f"OpenAIModel(model={self._model!r})"
 
     async def open(self) -> None:
-        """Load the SDK, in a thread: it takes about a second. Calls that come before wait for it."""
-        await self._endpoint()
+        """Load the SDK, in a thread: it takes about a second. To be called once, before the first stream."""
+        self._endpoint = await self._make_endpoint()
 
     async def close(self) -> None:
-        """Close all connections; streams that are open end with ModelUnavailable."""
-        self._closed = True
-        if self._opening is not None:
-            (endpoint,) = await asyncio.gather(self._opening, return_exceptions=True)
-            if isinstance(endpoint, _Endpoint):
-                await endpoint.session.close()
+        """Close all connections; streams that are open, or begin later, end with ModelUnavailable."""
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is not None:
+            await endpoint.session.close()
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[str | Finish, None]:
         """Yield pieces of text, none of them empty, and one Finish last.
@@ -122,7 +119,9 @@ class OpenAIModel:
         All text of one network read is one piece. A provider that breaks off raises ModelUnavailable, whether or not
         it closed the stream in good order: without a finish reason an answer is not whole.
         """
-        endpoint = await self._endpoint()
+        endpoint = self._endpoint
+        if endpoint is None:
+            raise ModelUnavailable("the connection to the model provider is closed")
         limits = self._limits
         patience = _Patience(limits)
         model = request.settings.model or self._model
@@ -215,17 +214,6 @@ class OpenAIModel:
         if settings.stop_sequences:
             body["stop"] = settings.stop_sequences
         return orjson.dumps(body)
-
-    async def _endpoint(self) -> _Endpoint:
-        if self._closed:
-            raise ModelUnavailable("the connection to the model provider is closed")
-        opening = self._opening
-        if opening is None or (opening.done() and (opening.cancelled() or opening.exception())):
-            self._opening = opening = asyncio.create_task(self._make_endpoint())
-        if opening.done():
-            return opening.result()
-        # One caller that leaves must not end the opening for the others.
-        return await asyncio.shield(opening)
 
     async def _make_endpoint(self) -> _Endpoint:
         client, tls = await asyncio.to_thread(self._configure)

@@ -17,6 +17,7 @@ async def _model(*, streaming: bool) -> AsyncIterator[OpenAIModel]:
     server = await listen()
     port = server.sockets[0].getsockname()[1]
     model = OpenAIModel(model="gpt-3.5-turbo", base_url=f"http://127.0.0.1:{port}/v1", streaming=streaming)
+    await model.open()
     try:
         yield model
     finally:

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 import pytest
@@ -29,7 +29,7 @@ from tests.llm.helpers import EVENT_STREAM, KEY, ask, head, outcome_of, raw_serv
 
 pytestmark = pytest.mark.timeout(30)
 
-MakeModel = Callable[..., OpenAIModel]
+MakeModel = Callable[..., Awaitable[OpenAIModel]]
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"part "},"finish_reason":null}]}\n\n'
 STOP = b'data: {"model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -39,7 +39,7 @@ DONE = b"data: [DONE]\n\n"
 
 @pytest.mark.parametrize("streaming", [True, False])
 async def test_gives_the_answer_and_how_it_ended(make_model: MakeModel, demo: DemoServer, streaming: bool) -> None:
-    model = make_model(demo.base_url, streaming=streaming)
+    model = await make_model(demo.base_url, streaming=streaming)
     outcome = await outcome_of(model, ask("demo/echo", "Größe 🙂 über\nalles"))
     assert outcome.text == "Größe 🙂 über\nalles"
     assert outcome.finish is not None
@@ -59,7 +59,7 @@ async def test_gives_text_as_it_is_written(model: OpenAIModel, demo: DemoServer)
 async def test_sends_context_and_settings(make_model: MakeModel) -> None:
     requests: list[bytes] = []
     async with raw_server(sending(EVENT_STREAM + CHUNK + STOP + DONE), requests) as url:
-        model = make_model(url, organization="org-1", project="proj-1")
+        model = await make_model(url, organization="org-1", project="proj-1")
         messages = [ContextMessage(Role.SYSTEM, "be kind"), ContextMessage(Role.USER, "hi")]
         settings = ModelSettings("m1", 0.5, 0.9, 100, 7, ("END", "STOP"))
         await outcome_of(model, ModelRequest(messages, settings))
@@ -94,7 +94,8 @@ async def test_keeps_the_query_of_the_base_url_and_sends_no_key_where_there_is_n
     requests: list[bytes] = []
     async with raw_server(sending(EVENT_STREAM + CHUNK + STOP), requests) as url:
         await outcome_of(
-            make_model(f"{url}/?api-version=2", api_key=None, max_tokens_field="max_tokens"), ask(max_output_tokens=5)
+            await make_model(f"{url}/?api-version=2", api_key=None, max_tokens_field="max_tokens"),
+            ask(max_output_tokens=5),
         )
     assert requests[0].startswith(b"POST /v1/chat/completions?api-version=2 HTTP/1.1\r\n")
     assert b"authorization" not in requests[0].lower()
@@ -104,7 +105,7 @@ async def test_keeps_the_query_of_the_base_url_and_sends_no_key_where_there_is_n
 async def test_sends_a_context_of_several_mebibytes(make_model: MakeModel, demo: DemoServer) -> None:
     text = "x" * (3 * 2**20)
     outcome = await outcome_of(
-        make_model(demo.base_url, max_event_bytes=4 * 2**20, max_answer_bytes=4 * 2**20), ask("demo/echo", text)
+        await make_model(demo.base_url, max_event_bytes=4 * 2**20, max_answer_bytes=4 * 2**20), ask("demo/echo", text)
     )
     assert outcome.text == text
 
@@ -168,7 +169,7 @@ WHOLE_FAULTS = [
 async def test_faults_of_a_provider_without_streaming(
     make_model: MakeModel, demo: DemoServer, name: str, cls: type[ModelError]
 ) -> None:
-    outcome = await outcome_of(make_model(demo.base_url, streaming=False, first_token_s=0.3), ask(name))
+    outcome = await outcome_of(await make_model(demo.base_url, streaming=False, first_token_s=0.3), ask(name))
     assert type(outcome.error) is cls
     assert outcome.text == ""
 
@@ -185,14 +186,14 @@ async def test_faults_of_a_provider_without_streaming(
 async def test_finish_reasons(
     make_model: MakeModel, demo: DemoServer, name: str, reason: FinishReason, text: str, streaming: bool
 ) -> None:
-    outcome = await outcome_of(make_model(demo.base_url, streaming=streaming), ask(name))
+    outcome = await outcome_of(await make_model(demo.base_url, streaming=streaming), ask(name))
     assert outcome.finish is not None
     assert outcome.finish.finish_reason is reason
     assert outcome.text == text
 
 
 async def test_a_wrong_key_is_ours(make_model: MakeModel, demo: DemoServer) -> None:
-    outcome = await outcome_of(make_model(demo.base_url, api_key="wrong"), ask())
+    outcome = await outcome_of(await make_model(demo.base_url, api_key="wrong"), ask())
     assert type(outcome.error) is ModelAuthenticationFailed
 
 
@@ -222,7 +223,7 @@ async def test_the_provider_says_when_to_come_again(model: OpenAIModel, name: st
     ],
 )
 async def test_no_first_token_within_its_limit(make_model: MakeModel, demo: DemoServer, name: str) -> None:
-    outcome = await outcome_of(make_model(demo.base_url, first_token_s=0.2), ask(name))
+    outcome = await outcome_of(await make_model(demo.base_url, first_token_s=0.2), ask(name))
     assert type(outcome.error) is ModelTimeout
     assert "0.2 s" in str(outcome.error)
     await demo.until(lambda tally: tally.closed_by_client == 1)
@@ -230,22 +231,21 @@ async def test_no_first_token_within_its_limit(make_model: MakeModel, demo: Demo
 
 @pytest.mark.parametrize("name", ["demo/stall", "demo/stall:alive_ms=20", "demo/stall:alive_ms=20,empty=1"])
 async def test_silence_between_pieces_has_its_own_limit(make_model: MakeModel, demo: DemoServer, name: str) -> None:
-    outcome = await outcome_of(make_model(demo.base_url, silence_s=0.2), ask(name))
+    outcome = await outcome_of(await make_model(demo.base_url, silence_s=0.2), ask(name))
     assert type(outcome.error) is ModelTimeout
     assert outcome.text == "word1 word2 word3 "
     await demo.until(lambda tally: tally.closed_by_client == 1)
 
 
 async def test_an_answer_may_take_longer_than_the_limits_of_its_parts(make_model: MakeModel, demo: DemoServer) -> None:
-    model = make_model(demo.base_url, first_token_s=1.5, silence_s=1.5)
+    model = await make_model(demo.base_url, first_token_s=1.5, silence_s=1.5)
     outcome = await outcome_of(model, ask("demo/slow:chunks=10,delay_ms=200"))
     assert len(outcome.text.split()) == 10
 
 
 async def test_a_slow_reader_is_not_the_providers_silence(make_model: MakeModel, demo: DemoServer) -> None:
-    async with aclosing(
-        make_model(demo.base_url, silence_s=0.1).stream(ask("demo/slow:chunks=3,delay_ms=10"))
-    ) as stream:
+    model = await make_model(demo.base_url, silence_s=0.1)
+    async with aclosing(model.stream(ask("demo/slow:chunks=3,delay_ms=10"))) as stream:
         got = [await anext(stream)]
         await asyncio.sleep(0.2)
         got += [piece async for piece in stream]
@@ -263,7 +263,7 @@ async def test_reasoning_keeps_the_first_token_limit_away(make_model: MakeModel)
         writer.write(CHUNK + STOP + USAGE + DONE)
 
     async with raw_server(handle) as url:
-        outcome = await outcome_of(make_model(url, first_token_s=1.5, silence_s=1.5), ask())
+        outcome = await outcome_of(await make_model(url, first_token_s=1.5, silence_s=1.5), ask())
     assert outcome.text == "part "
 
 
@@ -277,7 +277,7 @@ async def test_waits_only_shortly_for_what_comes_after_the_finish_reason(make_mo
         left.set()
 
     async with raw_server(handle) as url:
-        outcome = await outcome_of(make_model(url, usage_wait_s=0.2), ask())
+        outcome = await outcome_of(await make_model(url, usage_wait_s=0.2), ask())
         await left.wait()
     assert outcome.finish is not None
     assert (outcome.finish.usage is not None) == (tail == USAGE)
@@ -290,8 +290,7 @@ async def test_does_not_wait_once_nothing_of_use_can_come(make_model: MakeModel,
         await reader.read()
 
     async with raw_server(handle) as url:
-        model = make_model(url, usage_wait_s=60.0)
-        await model.open()
+        model = await make_model(url, usage_wait_s=60.0)
         async with asyncio.timeout(30):
             outcome = await outcome_of(model, ask())
     assert outcome.finish is not None
@@ -302,7 +301,7 @@ async def test_a_reset_after_the_finish_reason_spoils_nothing(make_model: MakeMo
         writer.write(head("200 OK", "text/event-stream", Content_Length="100000") + CHUNK + STOP)
 
     async with raw_server(handle) as url:
-        outcome = await outcome_of(make_model(url), ask())
+        outcome = await outcome_of(await make_model(url), ask())
     assert outcome.finish is not None
 
 
@@ -311,7 +310,7 @@ async def test_characters_cut_by_packets_stay_whole(make_model: MakeModel, size:
     stream = 'data: {"choices":[{"delta":{"content":"日本🙂é"}}]}\r\n\r\n'.encode() + STOP
     parts = [stream[start : start + size] for start in range(0, len(stream), size)]
     async with raw_server(sending(EVENT_STREAM, *parts)) as url:
-        outcome = await outcome_of(make_model(url), ask())
+        outcome = await outcome_of(await make_model(url), ask())
     assert outcome.text == "日本🙂é"
 
 
@@ -320,7 +319,7 @@ async def test_takes_a_whole_answer_from_a_server_that_cannot_stream(make_model:
     body = b'\n{"choices":[{"message":{"content":"whole"},"finish_reason":"stop"}]}'
     headers = {"Content_Length": str(len(body))} if with_length else {}
     async with raw_server(sending(head("200 OK", **headers), body[:20], body[20:])) as url:
-        outcome = await outcome_of(make_model(url), ask())
+        outcome = await outcome_of(await make_model(url), ask())
     assert outcome.text == "whole"
 
 
@@ -346,7 +345,7 @@ ODD_ANSWERS = [
 @pytest.mark.parametrize("answer", ODD_ANSWERS, ids=lambda answer: repr(answer[:60]))
 async def test_odd_answers_are_invalid_or_broken(make_model: MakeModel, answer: bytes) -> None:
     async with raw_server(sending(answer)) as url:
-        outcome = await outcome_of(make_model(url, max_event_bytes=100_000, max_answer_bytes=500_000), ask())
+        outcome = await outcome_of(await make_model(url, max_event_bytes=100_000, max_answer_bytes=500_000), ask())
     assert type(outcome.error) in (ModelInvalidResponse, ModelUnavailable)
 
 
@@ -364,13 +363,13 @@ async def test_a_flood_is_ended_at_its_limit(make_model: MakeModel, start: bytes
             left.set()
 
     async with raw_server(handle) as url:
-        outcome = await outcome_of(make_model(url, max_event_bytes=10**6, max_answer_bytes=10**6), ask())
+        outcome = await outcome_of(await make_model(url, max_event_bytes=10**6, max_answer_bytes=10**6), ask())
         await left.wait()
     assert type(outcome.error) is ModelInvalidResponse
 
 
 async def test_an_answer_over_its_limit_keeps_its_beginning(make_model: MakeModel, demo: DemoServer) -> None:
-    outcome = await outcome_of(make_model(demo.base_url, max_answer_bytes=100_000), ask("demo/big:kib=200"))
+    outcome = await outcome_of(await make_model(demo.base_url, max_answer_bytes=100_000), ask("demo/big:kib=200"))
     assert type(outcome.error) is ModelInvalidResponse
     assert 0 < len(outcome.text) <= 100_000
     await demo.until(lambda tally: tally.open == 0)
@@ -379,7 +378,7 @@ async def test_an_answer_over_its_limit_keeps_its_beginning(make_model: MakeMode
 @pytest.mark.parametrize("status", [b"500 Oops", b"429 Slow down"])
 async def test_an_error_whose_body_never_ends_is_known_by_its_status(make_model: MakeModel, status: bytes) -> None:
     async with raw_server(sending(b"HTTP/1.1 " + status + b"\r\n\r\n" + b"x" * 200_000)) as url:
-        outcome = await outcome_of(make_model(url), ask())
+        outcome = await outcome_of(await make_model(url), ask())
     assert type(outcome.error) in (ModelUnavailable, ModelRateLimited)
 
 
@@ -387,13 +386,13 @@ async def test_an_error_whose_body_never_ends_is_known_by_its_status(make_model:
 async def test_nobody_listens(make_model: MakeModel, scheme: str) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        outcome = await outcome_of(make_model(f"{scheme}://127.0.0.1:{bound.getsockname()[1]}/v1"), ask())
+        outcome = await outcome_of(await make_model(f"{scheme}://127.0.0.1:{bound.getsockname()[1]}/v1"), ask())
     assert type(outcome.error) is ModelUnavailable
     assert "cannot be reached" in str(outcome.error)
 
 
 async def test_no_tls_on_the_other_side(make_model: MakeModel, demo: DemoServer) -> None:
-    outcome = await outcome_of(make_model(demo.base_url.replace("http:", "https:")), ask())
+    outcome = await outcome_of(await make_model(demo.base_url.replace("http:", "https:")), ask())
     assert type(outcome.error) is ModelUnavailable
 
 
@@ -402,12 +401,12 @@ async def test_an_unknown_host(make_model: MakeModel, monkeypatch: pytest.Monkey
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fail)
-    outcome = await outcome_of(make_model("http://model.invalid/v1"), ask())
+    outcome = await outcome_of(await make_model("http://model.invalid/v1"), ask())
     assert type(outcome.error) is ModelUnavailable
 
 
 async def test_the_wait_for_a_connection_is_bounded(make_model: MakeModel, demo: DemoServer) -> None:
-    model = make_model(demo.base_url, max_connections=1, connect_s=0.1)
+    model = await make_model(demo.base_url, max_connections=1, connect_s=0.1)
     async with aclosing(model.stream(ask("demo/stall"))) as stream:
         await anext(stream)
         outcome = await outcome_of(model, ask())
@@ -446,7 +445,6 @@ async def test_cancelling_the_reader_closes_the_connection_at_once(
 
 
 async def test_a_generator_that_was_never_started_calls_nobody(model: OpenAIModel, demo: DemoServer) -> None:
-    await model.open()
     await model.stream(ask()).aclose()
     assert demo.tally.calls == 0
 
@@ -456,16 +454,6 @@ async def test_hundreds_of_streams_at_once(model: OpenAIModel, demo: DemoServer)
     outcomes = await asyncio.gather(*(outcome_of(model, request) for request in asks))
     assert all(len(outcome.text.split()) == 20 for outcome in outcomes)
     assert demo.tally.most_open == 200
-
-
-async def test_calls_before_opening_wait_and_open_once(model: OpenAIModel) -> None:
-    leaving = asyncio.create_task(outcome_of(model, ask()))
-    staying = asyncio.create_task(outcome_of(model, ask("demo/echo", "here")))
-    await asyncio.sleep(0)
-    leaving.cancel()
-    assert (await staying).text == "here"
-    with pytest.raises(asyncio.CancelledError):
-        await leaving
 
 
 async def test_closing_ends_open_streams_and_refuses_new_ones(model: OpenAIModel, demo: DemoServer) -> None:
@@ -489,8 +477,8 @@ async def test_a_proxy_of_the_environment_is_used_but_not_for_loopback(
         monkeypatch.setenv("http_proxy", proxy.removesuffix("/v1"))
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
-        assert (await outcome_of(make_model("http://model.invalid/v1"), ask())).text == "part "
-        assert (await outcome_of(make_model(demo.base_url), ask("demo/echo"))).text == "hi"
+        assert (await outcome_of(await make_model("http://model.invalid/v1"), ask())).text == "part "
+        assert (await outcome_of(await make_model(demo.base_url), ask("demo/echo"))).text == "hi"
     assert requests[0].startswith(b"POST http://model.invalid/v1/chat/completions HTTP/1.1\r\n")
 
 
@@ -508,7 +496,7 @@ LEAKS = [
 async def test_the_key_shows_nowhere(make_model: MakeModel, caplog: pytest.LogCaptureFixture, answer: bytes) -> None:
     caplog.set_level(logging.DEBUG)
     async with raw_server(sending(answer)) as url:
-        model = make_model(url)
+        model = await make_model(url)
         error = (await outcome_of(model, ask())).error
     assert error is not None
     shown = [repr(model), repr(error), repr(error.metadata), "".join(traceback.format_exception(error)), caplog.text]
@@ -520,7 +508,7 @@ async def test_the_providers_own_text_is_for_the_debug_log_only(
 ) -> None:
     answer = head("400 Bad Request") + b'{"error":{"message":"you asked about elephants' + b"x" * 5000 + b'"}}'
     async with raw_server(sending(answer)) as url:
-        model = make_model(url)
+        model = await make_model(url)
         with caplog.at_level(logging.INFO):
             error = (await outcome_of(model, ask())).error
         assert "elephants" not in caplog.text

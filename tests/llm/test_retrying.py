@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 
@@ -74,8 +74,8 @@ async def test_never_asks_again_once_text_was_given(model: OpenAIModel, demo: De
     assert demo.tally.calls == 1
 
 
-async def test_does_not_repeat_a_silence(make_model: type[OpenAIModel], demo: DemoServer) -> None:
-    outcome = await outcome_of(quick(make_model(demo.base_url, first_token_s=0.1)), ask("demo/silent"))
+async def test_does_not_repeat_a_silence(make_model: Callable[..., Awaitable[OpenAIModel]], demo: DemoServer) -> None:
+    outcome = await outcome_of(quick(await make_model(demo.base_url, first_token_s=0.1)), ask("demo/silent"))
     assert type(outcome.error) is ModelTimeout
     assert demo.tally.calls == 1
 
