@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import cases, report
@@ -15,6 +16,9 @@ from benchmarks.venvs import NotInstalledError
 _RESULTS = Path(__file__).parent / "results"
 _FULL = Size(rounds=4)
 _QUICK = Size(rounds=2, scale=0.25)
+_LEAST_ROUNDS = 2
+# A full run is to take no longer than a quarter of an hour.
+_MOST_S = 840.0
 
 
 def main() -> int:
@@ -27,9 +31,13 @@ def main() -> int:
     results: dict[str, list[Result]] = {}
     failed: list[str] = []
     with Lab(size) as lab:
-        for name in arguments.only or (QUICK if arguments.quick else CASES):
+        names = arguments.only or list(QUICK if arguments.quick else CASES)
+        for number, name in enumerate(names):
             print(f"\n{name}: {CASES[name].__doc__}", flush=True)
             before = time.monotonic()
+            if not arguments.rounds and number:
+                rounds = _rounds(lab.size.rounds, before - started, number, len(names) - number)
+                lab.size = replace(size, rounds=rounds)
             try:
                 results[name] = CASES[name](lab)
             except NotInstalledError as exc:
@@ -47,7 +55,8 @@ def main() -> int:
                 print("\n".join(map(report.bar_line, result.bars)), flush=True)
             print(f"  ({time.monotonic() - before:.0f} s)", flush=True)
     took_s = time.monotonic() - started
-    how = f"{'A quick run' if arguments.quick else 'A full run'} of {size.rounds} rounds in {took_s / 60:.1f} minutes."
+    told = f"{size.rounds} rounds" if lab.size == size else f"{size.rounds}, later {lab.size.rounds} rounds"
+    how = f"{'A quick run' if arguments.quick else 'A full run'} of {told} in {took_s / 60:.1f} minutes."
     if not arguments.only or arguments.out:
         folder = arguments.out or _RESULTS
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +64,12 @@ def main() -> int:
         (folder / "latest.json").write_text(report.to_json(results, how))
         print(f"\nwritten to {folder}")
     return 1 if failed else 0
+
+
+def _rounds(now: int, passed_s: float, done: int, left: int) -> int:
+    """Return how many rounds the next comparison may take: fewer on a slow machine, so that the run ends in time."""
+    is_late = passed_s / done > (_MOST_S - passed_s) / left
+    return max(_LEAST_ROUNDS, now - 1) if is_late else now
 
 
 def _arguments() -> argparse.Namespace:
