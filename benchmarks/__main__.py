@@ -15,7 +15,7 @@ from benchmarks.venvs import NotInstalledError
 
 _RESULTS = Path(__file__).parent / "results"
 _FULL = Size(rounds=4)
-_QUICK = Size(rounds=2, scale=0.25)
+_QUICK = Size(rounds=2, scale=0.2)
 _LEAST_ROUNDS = 2
 # A full run is to take no longer than a quarter of an hour.
 _MOST_S = 840.0
@@ -60,8 +60,9 @@ def main() -> int:
     if not arguments.only or arguments.out:
         folder = arguments.out or _RESULTS
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "latest.md").write_text(report.to_markdown(results, how))
-        (folder / "latest.json").write_text(report.to_json(results, how))
+        name = "quick" if arguments.quick else "latest"
+        (folder / f"{name}.md").write_text(report.to_markdown(results, how))
+        (folder / f"{name}.json").write_text(report.to_json(results, how))
         print(f"\nwritten to {folder}")
     return 1 if failed else 0
 
@@ -77,7 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="the main ones only, two short rounds; under two minutes")
     parser.add_argument("--only", nargs="+", choices=list(CASES), metavar="NAME", help=f"of {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, help="rounds of each comparison")
-    parser.add_argument("--out", type=Path, help="folder for latest.md and latest.json")
+    parser.add_argument("--out", type=Path, help="folder for the table, as .md and .json")
     return parser.parse_args()
 
 
