@@ -65,8 +65,7 @@ class Fleet:
                 await door.server.kill()  # a test that failed may have left it in the middle of stopping
         ended = [number for number, door in enumerate(self.doors) if _exit_code(door.server) is not None]
         await asyncio.gather(*(self.restart(number) for number in ended))
-        # On a busy machine the first look at a database takes longer than a call waits for it.
-        await asyncio.gather(*(door.server.wait_until_ready() for door in self.doors))
+        await asyncio.gather(*(door.wait_until_ready() for door in self.doors))
 
     def assert_none_fell(self) -> None:
         """Fail if a server has ended that nobody has ended."""

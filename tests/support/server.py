@@ -11,8 +11,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.waiting import until
-
 ROOT = Path(__file__).resolve().parents[2]
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 45.0
@@ -58,15 +56,6 @@ class ServerProcess:
         ended.cancel()
         if not self._serving.is_set():
             raise RuntimeError(f"the service did not start: {list(self.log)[-20:]}")
-
-    async def wait_until_ready(self) -> None:
-        """Wait until it says that its store is there; raises TimeoutError."""
-
-        async def is_ready() -> bool:
-            newest = next((entry for entry in reversed(self.log) if entry.get("event") == "health"), {})
-            return newest.get("status") == "SERVING"
-
-        await until(is_ready)
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal, if the process still runs."""
