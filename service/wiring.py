@@ -40,9 +40,9 @@ from service.rest import Listener, ListenerLimits, RestApp
 from service.rpc.constraints import CONSTRAINTS
 from service.rpc.health import Readiness
 from service.rpc.inprocess import InProcessInvoker
-from service.rpc.pipeline import SERVICE_NAME, CallLimits, Handlers, build_handlers, build_refusals
+from service.rpc.pipeline import SENDS, SERVICE_NAME, CallLimits, Handlers, build_handlers, build_refusals
 from service.rpc.probe import Probe
-from service.rpc.server import CLIENTS_TAKE_BYTES, SENDS, Door, build_server
+from service.rpc.server import CLIENTS_TAKE_BYTES, Door, build_server
 from service.rpc.servicer import ChatSessionServicer
 from service.rpc.status import DOMAIN
 

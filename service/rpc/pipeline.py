@@ -33,7 +33,7 @@ from service.rpc.wire import find_bad_text
 Handlers = dict[str, Any]
 """RpcMethodHandlers by method name."""
 
-_SENDS = frozenset({"SendMessage", "StreamMessage"})
+SENDS = frozenset({"SendMessage", "StreamMessage"})
 SERVICE_NAME = "chatsession.v1.ChatSessionService"
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -254,7 +254,7 @@ def _refuse_oversized(name: str, response: Message, limits: CallLimits) -> None:
     """
     if response.ByteSize() > limits.message_bytes:
         error = AnswerTooLarge(limits.message_bytes)
-        raise error.of_send(Committed.TRUE, Retry.NO) if name in _SENDS else error
+        raise error.of_send(Committed.TRUE, Retry.NO) if name in SENDS else error
 
 
 def _refuse_malformed(request: Message | _Malformed) -> None:

@@ -10,7 +10,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import _async as reflection_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from service.rpc.pipeline import SERVICE_NAME, Handlers
+from service.rpc.pipeline import SENDS, SERVICE_NAME, Handlers
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _MINUTE_MS = 60_000
@@ -34,8 +34,6 @@ OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.server.max_pending_requests", 4_000),
     ("grpc.server.max_pending_requests_hard_limit", 8_000),
 )
-# These wait in one queue, and every other method in one of its own, so that reads do not wait behind sends.
-SENDS = ("SendMessage", "StreamMessage")
 
 
 class Door:
@@ -76,6 +74,7 @@ def build_server(
     """
     options = [*OPTIONS, ("grpc.so_reuseport", int(reuse_port))]
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=max_calls)
+    # Sends wait in one queue, and every other method in one of its own, so that reads do not wait behind sends.
     sends = {name: handler for name, handler in handlers.items() if name in SENDS}
     server.add_generic_rpc_handlers((_Sends(sends, door or Door(lambda: False, {})),))
     others = {name: handler for name, handler in handlers.items() if name not in SENDS}

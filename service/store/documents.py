@@ -53,10 +53,9 @@ def session_to_doc(session: Session) -> dict[str, Any]:
         create_time=session.create_time,
         update_time=session.update_time,
         title=session.title or None,
-        title_index=title_pieces(session.title) or None,
         # Pairs: a key may hold dots and dollar signs, which field names had better not.
         labels=[[key, value] for key, value in session.labels.items()] or None,
-        label_index=label_index(session.labels) or None,
+        **session_index(session.title, session.labels),
         instructions=session.instructions or None,
         settings=settings_to_doc(session.settings),
         expire_time=session.expire_time,
@@ -100,6 +99,11 @@ def session_from_doc(doc: Mapping[str, Any]) -> Session:
         import_time=_optional_time(doc.get("import_time")),
         look_at=_optional_time(doc.get("look_at")),
     )
+
+
+def session_index(title: str, labels: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of a session's document that lists find it by."""
+    return _present(title_index=title_pieces(title) or None, label_index=label_index(labels) or None)
 
 
 def label_index(labels: Mapping[str, str]) -> list[str]:

@@ -4,8 +4,7 @@ from typing import Any, Final
 
 from pymongo import ASCENDING, IndexModel
 
-from service.domain.titles import title_pieces
-from service.store.documents import RUNNING, label_index, turn_words
+from service.store.documents import RUNNING, session_index, turn_words
 
 _OWNER: Final = ("owner", ASCENDING)
 _TIMES: Final = ("update_time", "create_time")
@@ -60,16 +59,10 @@ async def upgrade(database: Any) -> None:
     async for session in database.sessions.find({}, fields):
         of_session = {"owner": session["owner"], "session_id": session["_id"]}
         await database.turns.update_many({"uid": session["uid"], "session_id": None}, {"$set": of_session})
-        if entries := _entries(session):
+        if found_by := session_index(session.get("title", ""), dict(session.get("labels", ()))):
             as_read = {name: session.get(name) for name in ("_id", "uid", "settings_version")}
-            await database.sessions.update_one(as_read, {"$set": entries})
+            await database.sessions.update_one(as_read, {"$set": found_by})
     async for turn in database.turns.find({"words": None}, {"user_text": 1, "ending.text": 1}):
         words = turn_words(turn["user_text"], turn["ending"]["text"])
         await database.turns.update_one({"_id": turn["_id"]}, {"$set": {"words": words}})
     await database.meta.replace_one({"_id": "schema"}, _VERSION, upsert=True)
-
-
-def _entries(session: Any) -> dict[str, list[str]]:
-    """Return what a session is found by."""
-    labels, pieces = label_index(dict(session.get("labels", ()))), title_pieces(session.get("title", ""))
-    return {name: found for name, found in (("label_index", labels), ("title_index", pieces)) if found}
