@@ -1,12 +1,10 @@
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
 from service.llm.demo import DemoServer
 from service.llm.openai import Limits, OpenAIModel
-from tests.llm.helpers import KEY
-
-MakeModel = Callable[..., Awaitable[OpenAIModel]]
+from tests.llm.helpers import KEY, MakeModel
 
 
 @pytest.fixture

@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from service.domain.entities import ModelSettings, Role
 from service.domain.errors import ModelError
 from service.domain.ports import ChatModel, ContextMessage, Finish, ModelRequest
+from service.llm.openai import OpenAIModel
 from tests.support.proxy import accepted_are_served
+
+MakeModel = Callable[..., Awaitable[OpenAIModel]]
+"""Makes a model that is open, of its base URL and further options."""
 
 KEY = "sk-proj-Secret_1234567890"
 

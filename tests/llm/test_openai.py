@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 import pytest
@@ -25,11 +24,9 @@ from service.domain.errors import (
 from service.domain.ports import ContextMessage, Finish, ModelRequest
 from service.llm.demo import DemoServer
 from service.llm.openai import Limits, OpenAIModel
-from tests.llm.helpers import EVENT_STREAM, KEY, ask, head, outcome_of, raw_server, sending
+from tests.llm.helpers import EVENT_STREAM, KEY, MakeModel, ask, head, outcome_of, raw_server, sending
 
 pytestmark = pytest.mark.timeout(30)
-
-MakeModel = Callable[..., Awaitable[OpenAIModel]]
 
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"part "},"finish_reason":null}]}\n\n'
 STOP = b'data: {"model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -19,7 +19,7 @@ from service.domain.ports import Finish, ModelRequest
 from service.llm.demo import DemoServer
 from service.llm.openai import OpenAIModel
 from service.llm.retrying import RetryingModel
-from tests.llm.helpers import ask, outcome_of
+from tests.llm.helpers import MakeModel, ask, outcome_of
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -74,7 +74,7 @@ async def test_never_asks_again_once_text_was_given(model: OpenAIModel, demo: De
     assert demo.tally.calls == 1
 
 
-async def test_does_not_repeat_a_silence(make_model: Callable[..., Awaitable[OpenAIModel]], demo: DemoServer) -> None:
+async def test_does_not_repeat_a_silence(make_model: MakeModel, demo: DemoServer) -> None:
     outcome = await outcome_of(quick(await make_model(demo.base_url, first_token_s=0.1)), ask("demo/silent"))
     assert type(outcome.error) is ModelTimeout
     assert demo.tally.calls == 1
