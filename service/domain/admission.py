@@ -109,12 +109,13 @@ class Admission:
             if self._came - before < _FEW_SENDS and not self._waiting and not self._pace.is_limited:
                 self._pace.measure(self._clock(), 0)
                 continue
-            before = self._came
+            before, waiting = self._came, len(self._waiting)
             probing = asyncio.ensure_future(probe())
             try:
                 while not probing.done():
                     await asyncio.wait((probing,), timeout=_PROBE_EVERY_S)
-                    self._pace.measure(self._clock(), self._came - before + len(self._waiting))
+                    # Those that have been read since may wait now, and are not to be counted again.
+                    self._pace.measure(self._clock(), waiting + self._came - before)
                 probing.result()
                 self._pace.probe_was_read()
             finally:

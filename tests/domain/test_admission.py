@@ -298,6 +298,28 @@ async def test_sends_read_before_the_probe_is_answered_were_waiting() -> None:
     watching.cancel()
 
 
+async def test_those_read_before_the_probe_are_not_counted_again_while_they_wait() -> None:
+    log = Log()
+    door, probed = admission(log=log), asyncio.Event()
+
+    async def probe() -> None:
+        probed.set()
+        await asyncio.sleep(3600)
+
+    watching = asyncio.create_task(door.watch(probe))
+    tasks = [asyncio.create_task(door.enter()) for _ in range(20)]
+    await asyncio.wait_for(probed.wait(), 20)
+    tasks += [asyncio.create_task(door.enter()) for _ in range(200)]
+    await asyncio.sleep(0.35)
+    await asyncio.wait_for(asyncio.gather(*(asyncio.shield(task) for task in tasks[:16])), 20)
+    last = asyncio.create_task(door.enter())
+    await rest()
+    assert (last.done(), log.events) == (False, [])
+    for task in (watching, last, *tasks):
+        task.cancel()
+    await asyncio.gather(watching, last, *tasks, return_exceptions=True)
+
+
 async def test_an_idle_process_sends_no_probe() -> None:
     door = admission()
 
