@@ -3,10 +3,10 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from functools import wraps
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 import grpc
 
@@ -25,6 +25,45 @@ T = TypeVar("T")
 _LOOK_UP_S = 0.2
 
 
+class _Call(Generic[T]):
+    """A coroutine that a loop runs for another thread.
+
+    That thread may be interrupted anywhere, so it touches no lock but one of C: what is written in Python may be left
+    locked, and the loop with it.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._coroutine = coroutine
+        self._task: asyncio.Task[T] | None = None
+        self._running = threading.Lock()
+        self._running.acquire()
+
+    def start(self) -> None:
+        """Begin; in the loop."""
+        self._task = asyncio.create_task(self._coroutine)
+        self._task.add_done_callback(self._end)
+
+    def _end(self, task: "asyncio.Task[T]") -> None:
+        if not task.cancelled():
+            task.exception()  # nobody may be left to ask
+        self._running.release()
+
+    def cancel(self) -> None:
+        """End it, whether or not it began; in the loop."""
+        if self._task is None:
+            self._coroutine.close()
+        else:
+            self._task.cancel()
+
+    def result(self) -> T:
+        """Wait for the result."""
+        # Python may sleep through a signal that comes just before an endless wait: look up now and then.
+        while not self._running.acquire(timeout=_LOOK_UP_S):
+            pass
+        assert self._task is not None
+        return self._task.result()
+
+
 class _LoopThread:
     """An event loop in a daemon thread."""
 
@@ -40,14 +79,14 @@ class _LoopThread:
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the loop and return its result; an interrupt here cancels it there."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._started.result())
+        loop, call = self._started.result(), _Call(coroutine)
         try:
-            # Python may sleep through a signal that comes just before an endless wait: look up now and then.
-            while not wait((future,), _LOOK_UP_S).done:
-                pass
-            return future.result()
+            loop.call_soon_threadsafe(call.start)
+            return call.result()
         except BaseException:
-            future.cancel()
+            # Also of one that an interrupt came upon before it was known to have begun: it would go on, and take what
+            # is the next one's.
+            loop.call_soon_threadsafe(call.cancel)
             raise
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
