@@ -10,7 +10,6 @@ from datetime import timedelta
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from uuid import uuid4
 
 import grpc
 from chatsession.v1 import chat_session_pb2 as pb
@@ -21,6 +20,7 @@ from service.domain.entities import utc_now
 from service.domain.erasing import Eraser
 from service.domain.exporting import Exporter
 from service.domain.history import History
+from service.domain.ids import new_id
 from service.domain.importing import Importer
 from service.domain.lag import LagWatch
 from service.domain.lifetime import Lifetimes
@@ -60,10 +60,6 @@ _EXAMPLES = {f"{SERVICE_NAME}.{method}": _SEND_EXAMPLE for method in ("SendMessa
 
 class StartError(Exception):
     """A part could not start; one line that says which and why."""
-
-
-def _new_id() -> str:
-    return uuid4().hex
 
 
 class Service:
@@ -113,7 +109,7 @@ class Service:
             ),
             max_turns=config.max_turns,
             now=utc_now,
-            new_id=_new_id,
+            new_id=new_id,
             clock=time.monotonic,
             log=self._log,
         )
@@ -134,17 +130,17 @@ class Service:
             purger,
             interval_s=config.purge_interval_seconds,
             now=utc_now,
-            new_id=_new_id,
+            new_id=new_id,
             log=self._log,
         )
         servicer = ChatSessionServicer(
-            Sessions(store, lifetimes=lifetimes, now=utc_now, new_id=_new_id, on_delete=self._turns.stop_deleted),
+            Sessions(store, lifetimes=lifetimes, now=utc_now, new_id=new_id, on_delete=self._turns.stop_deleted),
             self._turns.sender,
             self._turns.watcher,
             History(store, now=utc_now),
             exporter=Exporter(store, now=utc_now),
             importer=Importer(
-                store, lifetimes=lifetimes, max_bytes=config.import_max_bytes, now=utc_now, new_id=_new_id
+                store, lifetimes=lifetimes, max_bytes=config.import_max_bytes, now=utc_now, new_id=new_id
             ),
             eraser=eraser,
             lister=SessionLister(store, now=utc_now),

@@ -11,6 +11,7 @@ one token for three bytes of UTF-8 and four for the frame of a message, which is
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from service.domain.entities import Role, Session, SessionKey, TurnTexts
 from service.domain.ports import ContextMessage, TurnStore
@@ -26,8 +27,7 @@ def estimate_tokens(text: str) -> int:
     return size_bytes // _BYTES_PER_TOKEN + 1 + _FRAME_TOKENS
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """One turn that has an answer, as the model is told of it."""
 
     said: tuple[ContextMessage, ContextMessage]

@@ -12,7 +12,7 @@ owner is as if it were not there. Every write but `insert_session` filters on th
 from collections.abc import AsyncGenerator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from service.domain.entities import (
     Active,
@@ -256,8 +256,7 @@ class SessionStore(TurnStore, PurgeStore, ImportStore, ErasureStore, ListStore, 
         """
 
 
-@dataclass(frozen=True, slots=True)
-class ContextMessage:
+class ContextMessage(NamedTuple):
     """One message of what the model is given."""
 
     role: Role

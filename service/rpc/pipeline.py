@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
-from uuid import uuid4
 
 import grpc
 from chatsession.v1 import chat_session_pb2_grpc as pb_grpc
@@ -25,6 +24,7 @@ from service.domain.errors import (
     InvalidField,
     Retry,
 )
+from service.domain.ids import new_id
 from service.domain.log import Log
 from service.rpc.context import CallContext
 from service.rpc.status import code_of, to_status
@@ -130,7 +130,7 @@ def _request_id(context: CallContext) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
-    return uuid4().hex
+    return new_id()
 
 
 class _Collector:

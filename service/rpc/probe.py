@@ -2,9 +2,10 @@
 
 import asyncio
 from typing import Any
-from uuid import uuid4
 
 import grpc
+
+from service.domain.ids import new_id
 
 # A method that nobody serves: it waits in the same queue as sends do, and costs the least.
 _METHOD = "/chatsession.Probe/Probe"
@@ -16,7 +17,7 @@ class Probe:
 
     def __init__(self, server: grpc.aio.Server) -> None:
         """server: not started yet. Raises RuntimeError if the socket cannot be had; only Linux has such."""
-        address = f"unix-abstract:chatsession-{uuid4().hex}"
+        address = f"unix-abstract:chatsession-{new_id()}"
         server.add_insecure_port(address)
         self._channel = grpc.aio.insecure_channel(address)
         self._call: Any = self._channel.unary_unary(_METHOD)  # type: ignore[call-arg]

@@ -53,6 +53,8 @@ class Batcher(Generic[T, R]):
         self._max_flights = max_flights
         self._waiting: list[_Waiting[T, R]] = []
         self._flights = 0
+        self._calm = asyncio.Event()
+        self._calm.set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def do(self, item: T) -> R:
@@ -64,8 +66,13 @@ class Batcher(Generic[T, R]):
             self._take_off()
         return await waiting.future
 
+    async def calm(self) -> None:
+        """Return when the flush that began last is over or slow; at once if none is under way."""
+        await self._calm.wait()
+
     def _relieve(self) -> None:
         """A flush is slow: start another for those that wait."""
+        self._calm.set()
         if self._waiting and self._flights < self._max_flights:
             self._take_off()
 
@@ -87,6 +94,7 @@ class Batcher(Generic[T, R]):
         while self._waiting:
             batch = self._next_batch()
             slow = asyncio.get_running_loop().call_later(_SLOW_S, self._relieve)
+            self._calm.clear()
             try:
                 results = await self._flush([waiting.item for waiting in batch]) if batch else ()
             except BaseException:
@@ -94,6 +102,7 @@ class Batcher(Generic[T, R]):
                     waiting.future.cancel()
                 raise
             finally:
+                self._calm.set()
                 slow.cancel()
             for waiting, result in zip(batch, results, strict=True):
                 waiting.settle(result)

@@ -48,6 +48,29 @@ async def test_what_comes_meanwhile_goes_together() -> None:
     assert flushes.batches == [["one"], ["two", "three", "four"]]
 
 
+async def test_who_waits_for_calm_goes_on_after_the_flush() -> None:
+    flushes = Flushes()
+    many = batcher(flushes)
+    await many.calm()
+    first = await _started(many, "one")
+    waiting = asyncio.create_task(many.calm())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    flushes.gate.set()
+    await asyncio.gather(*first, waiting)
+    await many.calm()
+
+
+async def test_a_slow_flush_holds_nobody_up_who_waits_for_calm() -> None:
+    flushes = Flushes()
+    many = batcher(flushes)
+    first = await _started(many, "slow")
+    await many.calm()
+    assert not first[0].done()
+    flushes.gate.set()
+    await first[0]
+
+
 async def test_behind_a_slow_flush_the_next_begins_all_the_same() -> None:
     flushes = Flushes()
     many = batcher(flushes)

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
-from uuid import uuid4
 
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
@@ -12,6 +11,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 from service.domain.deadline import remaining_s
 from service.domain.entities import Active
 from service.domain.errors import StoreUnavailable, StoreUncertain
+from service.domain.ids import new_id
 from service.domain.ports import Lease
 from service.store.batching import Batcher
 from service.store.documents import RUNNING, active_from_doc
@@ -112,7 +112,7 @@ class MongoWrites(MongoDatabase):
         """
         if len(updates) == 1:
             return [await _outcome(self._update(*updates[0]))]
-        marks = [uuid4().hex for _ in updates]
+        marks = [new_id() for _ in updates]
         writes = [
             UpdateOne(condition, {**change, "$set": {**change["$set"], "mark": mark}})
             for (condition, change), mark in zip(updates, marks, strict=True)
@@ -155,7 +155,11 @@ class MongoWrites(MongoDatabase):
         return active_from_doc(doc["active"]) if doc else None
 
     async def _flush_inserts(self, docs: Sequence[Doc]) -> Sequence[bool | Exception]:
-        """Insert turns as one command."""
+        """Insert turns as one command. No caller waits for it, so it lets an update that is under way go first.
+
+        Two threads of Motor at once hand the interpreter to and fro with the event loop's.
+        """
+        await self._updates.calm()
         if len(docs) == 1:
             return [await _outcome(self._insert(self._turns, docs[0]))]
         try:
