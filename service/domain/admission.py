@@ -1,8 +1,9 @@
 """Admission: which sends this process takes up; the others are refused before any work is done for them.
 
 What a busy process has not read yet waits in the transport below, where nobody sees it. So a probe goes the way that
-sends go: those that are read before it is answered were waiting. When they are more than a burst, only a few of them
-are taken up from one answer to the next, and the others have their answer at once.
+sends go: those that are read before it is answered were waiting. While it is late, no send begins its work, so that all
+are read soon. When more wait than a burst has, only a few are taken up from one answer to the next, and the others have
+their answer at once; those few begin together, which costs less for each, as their writes go together.
 """
 
 import asyncio
@@ -20,7 +21,9 @@ _MAX_AT_WORK = 16
 # Those that are taken up, and wait or are at work.
 _MAX_ARRIVING = 400
 _PROBE_EVERY_S = 0.1
-_PROBE_SOON_S = 0.02
+_PROBE_SOON_S = 0.01
+# A probe that is not read for so long is late.
+_LATE_S = 0.02
 # With fewer sends between two probes there is nothing to measure.
 _FEW_SENDS = 5
 _CALM_S = 5.0
@@ -60,7 +63,7 @@ class Admission:
             raise self.refusal()
         self._came += 1
         self._pace.take_up()
-        if self._at_work < _MAX_AT_WORK:
+        if self._at_work < _MAX_AT_WORK and not self._pace.is_holding:
             self._at_work += 1
             return
         turn = asyncio.get_running_loop().create_future()
@@ -85,6 +88,11 @@ class Admission:
         self._take_next()
 
     def _take_next(self) -> None:
+        if not self._pace.is_holding:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Let as many of those who wait begin as may be at work."""
         # One that was cancelled removes itself, and takes the next.
         while self._at_work < _MAX_AT_WORK and self._waiting and not self._waiting[0].cancelled():
             self._waiting.popleft().set_result(None)
@@ -103,23 +111,35 @@ class Admission:
 
     async def watch(self, probe: Callable[[], Awaitable[None]]) -> None:
         """Send the probe again and again, while there is something to measure, until cancelled."""
-        while True:
-            before = self._came
-            await asyncio.sleep(_PROBE_SOON_S if self._pace.is_limited else _PROBE_EVERY_S)
-            if self._came - before < _FEW_SENDS and not self._waiting and not self._pace.is_limited:
-                self._pace.measure(self._clock(), 0)
-                continue
-            before, waiting = self._came, len(self._waiting)
-            probing = asyncio.ensure_future(probe())
-            try:
-                while not probing.done():
-                    await asyncio.wait((probing,), timeout=_PROBE_EVERY_S)
-                    # Those that have been read since may wait now, and are not to be counted again.
-                    self._pace.measure(self._clock(), waiting + self._came - before)
-                probing.result()
-                self._pace.probe_was_read()
-            finally:
-                probing.cancel()
+        try:
+            while True:
+                before = self._came
+                await asyncio.sleep(_PROBE_SOON_S if self._pace.is_limited or self._waiting else _PROBE_EVERY_S)
+                if self._came - before < _FEW_SENDS and not self._waiting and not self._pace.is_limited:
+                    self._pace.measure(self._clock(), 0)
+                else:
+                    await self._measure(probe)
+        finally:
+            # Without a probe only the bounds hold.
+            self._pace = Pace(self._clock())
+            self._begin()
+
+    async def _measure(self, probe: Callable[[], Awaitable[None]]) -> None:
+        before, waiting, sent_at = self._came, len(self._waiting), self._clock()
+        probing = asyncio.ensure_future(probe())
+        try:
+            while not probing.done():
+                await asyncio.wait((probing,), timeout=_LATE_S)
+                now = self._clock()
+                # Those that have been read since may wait now, and are not to be counted again.
+                self._pace.measure(now, waiting + self._came - before, unread_s=now - sent_at)
+                if self._pace.is_flooded:
+                    self._begin()
+            probing.result()
+            self._pace.probe_was_read()
+            self._begin()
+        finally:
+            probing.cancel()
 
     def refusal(self) -> Overloaded:
         """Return what one who has come and is refused is told."""
@@ -147,9 +167,12 @@ class Pace:
     """How many sends are taken up.
 
     All that come, until more wait than a burst has. Then only as many as are carried in a moment, of all that are read
-    until the probe is: so the others are read soon, and few wait. When there are too many even to refuse, and so the
-    probe is not read for long, still one of some, which leaves sends about half of the time. All again once none had to
-    be refused for a while.
+    until the probe is, and none while that is late: so the others are read soon, and few wait. When there are too many
+    even to refuse, and so the probe is not read for long, still one of some, which leaves sends about half of the time.
+    All again once none had to be refused for a while.
+
+    is_limited: not all are taken up.
+    is_flooded: the probe is not read for long.
     """
 
     _BURST, _FEW = 300, 32
@@ -158,11 +181,13 @@ class Pace:
     _LEAST = 8
     _ONE_OF = 8
     _LEAST_PER_S = 10.0
+    # How long sends stand still for the others to be read. There are too many to refuse if that is not enough.
+    _HOLDS_S = 0.25
     # Times over which rates are measured, and in which the best rate is forgotten.
     _MEAN_S, _MEMORY_S = 0.5, 60.0
 
     def __init__(self, now: float) -> None:
-        self.is_limited = False
+        self.is_limited = self.is_flooded = self._is_late = False
         self._carried_per_s = self._best_per_s = 0.0
         self._carried = self._taken_up = self._refused_in_a_row = 0
         self._measured_at = self._refused_at = now
@@ -172,12 +197,20 @@ class Pace:
         """How many have been carried in a second, at the best of the last minute: in a flood it is less."""
         return max(self._LEAST_PER_S, self._best_per_s)
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether those that are taken up wait until the probe is read, and then begin together."""
+        return self.is_limited or self._is_late
+
     def has_room(self, waiting: int) -> bool:
         """Whether a send that has come now can be taken up, while so many that were taken up before wait."""
         if not self.is_limited:
             return True
-        moment = max(self._LEAST, self.per_s * self._MOMENT_S)
-        return waiting < self._FEW and (self._taken_up < moment or self._refused_in_a_row >= self._ONE_OF - 1)
+        if waiting >= self._FEW or self._is_late:
+            return False
+        if self.is_flooded:
+            return self._refused_in_a_row >= self._ONE_OF - 1
+        return self._taken_up < max(self._LEAST, self.per_s * self._MOMENT_S)
 
     def take_up(self) -> None:
         """Take one up for which there is room."""
@@ -196,9 +229,15 @@ class Pace:
     def probe_was_read(self) -> None:
         """All who waited before it have been read."""
         self._taken_up = 0
+        self._is_late = self.is_flooded = False
 
-    def measure(self, now: float, waiting: int) -> None:
-        """Learn what was carried since the last time, and how many wait, be they read or not."""
+    def measure(self, now: float, waiting: int, *, unread_s: float = 0.0) -> None:
+        """Learn what was carried since the last time, and how many wait, be they read or not.
+
+        unread_s: how long the probe has been on its way.
+        """
+        self.is_flooded = unread_s > self._HOLDS_S
+        self._is_late = unread_s >= _LATE_S and not self.is_flooded
         passed_s = now - self._measured_at
         if passed_s <= 0:
             return
