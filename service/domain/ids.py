@@ -13,7 +13,7 @@ def new_id() -> str:
     """Return 128 bits of the operating system's randomness as 32 hexadecimal digits.
 
     Many are drawn at once: whoever asks the operating system lets go of the interpreter, and has to wait for it where
-    other threads are at work. That took a process under load 10 us an id (docs/performance.md).
+    other threads are at work: about 10 us for each id, in a process under load.
     """
     while True:
         try:
