@@ -18,10 +18,9 @@ def test_a_forked_process_does_not_use_its_parents_ids() -> None:
 import os
 from service.domain.ids import new_id
 new_id()
-child = os.fork()
-print(new_id(), flush=True)
-if child:
+if child := os.fork():
     os.waitpid(child, 0)
+print(new_id(), flush=True)
 """
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
     ours, theirs = printed.stdout.split()

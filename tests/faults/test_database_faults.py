@@ -119,9 +119,11 @@ async def test_each_write_of_a_turn_survives_it(stalling: Stage, demo: DemoServe
     stalling.proxies[0].rule = harmer.rule(stalling.proxies[0])
     text = "".join(f"word{number} " for number in range(1, 13))
     messages = [f"{number} {session_id}" for number in range(2)]
+    # Longer than two beats: the timer that saves turns may have begun before, for another turn.
+    model = "demo/slow:chunks=12,delay_ms=110"
     async with _client(here) as client:
         for message in messages:
-            answer = await client.send(session_id, message, settings=_settings("demo/slow:chunks=12,delay_ms=60"))
+            answer = await client.send(session_id, message, settings=_settings(model))
             assert answer.text == text
     assert harmer.harmed == WRITES
     await stalling.proxies[0].idle()
