@@ -63,7 +63,7 @@ class Admission:
             raise self.refusal()
         self._came += 1
         self._pace.take_up()
-        if self._at_work < _MAX_AT_WORK and not self._pace.is_holding:
+        if self._at_work < _MAX_AT_WORK and not self._waiting and not self._pace.is_holding:
             self._at_work += 1
             return
         turn = asyncio.get_running_loop().create_future()
@@ -133,7 +133,7 @@ class Admission:
                 now = self._clock()
                 # Those that have been read since may wait now, and are not to be counted again.
                 self._pace.measure(now, waiting + self._came - before, unread_s=now - sent_at)
-                if self._pace.is_flooded:
+                if self._pace.is_flooded or not self._pace.is_holding:
                     self._begin()
             probing.result()
             self._pace.probe_was_read()

@@ -377,11 +377,18 @@ async def test_while_the_probe_is_late_none_begins_and_all_do_once_it_is_read() 
         while (task := asyncio.create_task(door.enter())) in (await asyncio.wait((task,), timeout=0.02))[0]:
             door.leave()
             await asyncio.sleep(0.005)
-    later = asyncio.create_task(door.enter())
+    begun: list[int] = []
+
+    async def send(number: int) -> None:
+        await door.enter()
+        begun.append(number)
+
+    later = [asyncio.create_task(send(number)) for number in range(10)]
     await rest()
-    assert not later.done()
+    assert begun == []
     read.set()
-    await asyncio.wait_for(asyncio.gather(task, later), 20)
+    await asyncio.wait_for(asyncio.gather(task, *later), 20)
+    assert begun == list(range(10))
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
 
