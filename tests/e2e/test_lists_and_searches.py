@@ -19,6 +19,7 @@ from tests.support.calls import Caller, send_request, whole_history
 from tests.support.door import connect
 from tests.support.rest_calls import RestCaller
 from tests.support.server import running_server
+from tests.support.waiting import until
 
 _SLOW = "demo/slow:chunks=200,delay_ms=100"
 
@@ -165,7 +166,12 @@ async def test_both_are_plain_json_over_rest(tmp_path: Path) -> None:
         wanted = quote('labels.k = "v w" AND title:T')
         answer = await got(rest, f"/v1/sessions?filter={wanted}&pageSize=5")
         assert [session["sessionId"] for session in answer["sessions"]] == ["a"]
-        answer = await got(rest, "/v1/messages:search?query=needle&pageSize=1")
+
+        async def first_page() -> Any:
+            page = await got(rest, "/v1/messages:search?query=needle&pageSize=1")
+            return page["matches"] and page
+
+        answer = await until(first_page)  # a turn is found once it is archived, a moment after its answer
         assert answer["nextPageToken"]
         [match] = answer["matches"]
         assert (match["role"], match["seq"], match["spans"]) == ("assistant", 2, [{"start": 4, "end": 10}])
