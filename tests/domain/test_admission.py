@@ -29,6 +29,17 @@ def admission(*, max_turns: int = 100_000, running: int = 0, log: Log | None = N
     )
 
 
+class UnreadProbe:
+    """A probe that is sent, and never read."""
+
+    def __init__(self) -> None:
+        self.sent = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.sent.set()
+        await asyncio.sleep(3600)
+
+
 async def rest() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
@@ -299,12 +310,7 @@ async def test_running_turns_and_those_to_come_are_bounded_together() -> None:
 
 async def test_sends_read_before_the_probe_is_answered_were_waiting() -> None:
     log = Log()
-    door, probed = admission(log=log), asyncio.Event()
-
-    async def probe() -> None:
-        probed.set()
-        await asyncio.sleep(3600)
-
+    door, probe = admission(log=log), UnreadProbe()
     watching = asyncio.create_task(door.watch(probe))
     refused = 0
     async with asyncio.timeout(20):
@@ -317,22 +323,17 @@ async def test_sends_read_before_the_probe_is_answered_were_waiting() -> None:
                 else:
                     door.leave()
             await asyncio.sleep(0.05)
-    assert probed.is_set()
+    assert probe.sent.is_set()
     assert log.events == ["overloaded: sends are refused"]
     watching.cancel()
 
 
 async def test_those_read_before_the_probe_are_not_counted_again_while_they_wait() -> None:
     log = Log()
-    door, probed = admission(log=log), asyncio.Event()
-
-    async def probe() -> None:
-        probed.set()
-        await asyncio.sleep(3600)
-
+    door, probe = admission(log=log), UnreadProbe()
     watching = asyncio.create_task(door.watch(probe))
     tasks = [asyncio.create_task(door.enter()) for _ in range(20)]
-    await asyncio.wait_for(probed.wait(), 20)
+    await asyncio.wait_for(probe.sent.wait(), 20)
     tasks += [asyncio.create_task(door.enter()) for _ in range(200)]
     await asyncio.sleep(0.35)
     await asyncio.wait_for(asyncio.gather(*(asyncio.shield(task) for task in tasks[:16])), 20)
@@ -394,15 +395,10 @@ async def test_while_the_probe_is_late_none_begins_and_all_do_once_it_is_read() 
 
 
 async def test_none_waits_for_a_probe_that_is_sent_no_more() -> None:
-    door, sent = admission(), asyncio.Event()
-
-    async def probe() -> None:
-        sent.set()
-        await asyncio.sleep(3600)
-
+    door, probe = admission(), UnreadProbe()
     watching = asyncio.create_task(door.watch(probe))
     tasks = [asyncio.create_task(door.enter()) for _ in range(20)]
-    await asyncio.wait_for(sent.wait(), 20)
+    await asyncio.wait_for(probe.sent.wait(), 20)
     await asyncio.wait_for(asyncio.gather(*tasks[:16]), 20)
     for _ in range(16):
         door.leave()
