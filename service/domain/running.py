@@ -54,9 +54,17 @@ class TurnRunners:
         self._archived: dict[str, str] = {}
 
     async def accept_and_run(
-        self, session: Session, active: Active, past: Past, accepted: "asyncio.Future[Seat | None]"
+        self,
+        session: Session,
+        active: Active,
+        past: Past,
+        accepted: "asyncio.Future[Seat | None]",
+        on_accepted: Callable[[], None],
     ) -> None:
-        """The turn's own task: ACCEPT, then everything until it is archived."""
+        """The turn's own task: ACCEPT, then everything until it is archived.
+
+        on_accepted: called as the turn begins to run, so that it is not counted among those to come any more.
+        """
         granted_at = asyncio.get_running_loop().time()
         try:
             with deadline.scope(None):
@@ -77,6 +85,7 @@ class TurnRunners:
         else:
             live = self._board.live_turn(session.uid, active)
             accepted.set_result(live.seat())
+            on_accepted()
             runner = self._new_runner(session, active, live, granted_at, partial(self._leave, session, past))
             await self._keep(runner, runner.run(build_context(session, past, active.turn.user_text)))
 

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 from service.domain import checks, deadline
 from service.domain.access import is_expired, look
@@ -115,7 +116,7 @@ class TurnSender:
                 try:
                     return await self._send(command, progress)
                 finally:
-                    self._admission.leave()
+                    self._leave(progress)
         except TimeoutError:
             raise progress.expired(command) from None
         except StoreUncertain as exc:
@@ -216,7 +217,8 @@ class TurnSender:
         active = self._new_active(command, session)
         accepted: asyncio.Future[Seat | None] = asyncio.get_running_loop().create_future()
         progress.turn_id = active.turn.turn_id
-        self._board.tasks.start(self._runners.accept_and_run(session, active, past, accepted))
+        on_accepted = partial(self._leave, progress)
+        self._board.tasks.start(self._runners.accept_and_run(session, active, past, accepted, on_accepted))
         try:
             seat = await asyncio.shield(accepted)
         except asyncio.CancelledError:
@@ -225,6 +227,12 @@ class TurnSender:
         if seat is None:
             progress.turn_id = ""
         return seat
+
+    def _leave(self, progress: "_Progress") -> None:
+        """Give a send's place up, once: when its turn begins to run, which counts from then on, or without one."""
+        if not progress.has_left:
+            progress.has_left = True
+            self._admission.leave()
 
     def _new_active(self, command: SendCommand, session: Session) -> Active:
         turn_id, now = self._new_id(), self._now()
@@ -260,11 +268,12 @@ class TurnSender:
 class _Progress:
     """How far a send has come, for the error of one that ends early."""
 
-    __slots__ = ("active_turn_id", "turn_id")
+    __slots__ = ("active_turn_id", "has_left", "turn_id")
 
     def __init__(self) -> None:
         self.turn_id = ""
         self.active_turn_id = ""
+        self.has_left = False
 
     def expired(self, command: SendCommand) -> ChatError:
         """The error for a caller whose deadline ended while the message was on its way."""
