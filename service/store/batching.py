@@ -11,7 +11,6 @@ from service.domain.errors import StoreUnavailable
 T = TypeVar("T")
 R = TypeVar("R")
 
-_MAX_ITEMS = 128
 # A flush that takes longer, as on a connection that is dead and does not know it, does not hold up those that wait.
 _SLOW_S = 0.05
 
@@ -34,9 +33,10 @@ class _Waiting(Generic[T, R]):
 class Batcher(Generic[T, R]):
     """Gives what is asked of it to `flush`, which returns a result, or an error to raise, for each item.
 
-    An item that comes alone is flushed at once; those that come while a flush is under way go together in the next, but
-    no two with the same key. Behind a slow one the next begins all the same, up to `max_flights` at a time. An item
-    that still waits after `patience_s` is sent away with StoreUnavailable. A caller that leaves takes nothing back.
+    An item that comes alone is flushed at once; those that come while a flush is under way go together in the next, up
+    to `max_items`, but no two with the same key. Behind a slow one the next begins all the same, up to `max_flights` at
+    a time. An item that still waits after `patience_s` is sent away with StoreUnavailable. A caller that leaves takes
+    nothing back.
     """
 
     def __init__(
@@ -45,11 +45,13 @@ class Batcher(Generic[T, R]):
         *,
         key: Callable[[T], Hashable],
         patience_s: float,
+        max_items: int = 128,
         max_flights: int = 8,
     ) -> None:
         self._flush = flush
         self._key = key
         self._patience_s = patience_s
+        self._max_items = max_items
         self._max_flights = max_flights
         self._waiting: list[_Waiting[T, R]] = []
         self._flights = 0
@@ -115,7 +117,7 @@ class Batcher(Generic[T, R]):
         for waiting in self._waiting:
             if waiting.due < now:
                 waiting.settle(StoreUnavailable("the database is too slow"))
-            elif len(batch) < _MAX_ITEMS and (key := self._key(waiting.item)) not in batch:
+            elif len(batch) < self._max_items and (key := self._key(waiting.item)) not in batch:
                 batch[key] = waiting
             else:
                 later.append(waiting)
@@ -125,3 +127,11 @@ class Batcher(Generic[T, R]):
     async def close(self) -> None:
         """Wait for what is under way."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def outcome(call: Awaitable[R]) -> R | Exception:
+    """Return what a call returns or raises."""
+    try:
+        return await call
+    except Exception as exc:
+        return exc

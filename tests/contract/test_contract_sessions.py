@@ -1,5 +1,6 @@
 """Sessions go in and come out as they were."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -97,6 +98,16 @@ async def test_a_session_of_another_owner_is_none(store: SessionStore) -> None:
     assert await store.insert_session(session)
     for owner in OTHERS:
         assert await store.session(owner, session.session_id) is None
+
+
+async def test_of_many_looks_at_once_each_gets_its_own(store: SessionStore) -> None:
+    sessions = [a_session(session_id=f"s{n}", uid=f"u{n}") for n in range(20)]
+    for session in sessions:
+        assert await store.insert_session(session)
+    asked = [*sessions, a_session(session_id="unknown"), *sessions[:3]]
+    others = [store.session(owner, session.session_id) for owner in OTHERS for session in sessions[:3]]
+    found = await asyncio.gather(*(store.session(OWNER, session.session_id) for session in asked), *others)
+    assert found == [*sessions, None, *sessions[:3], *[None] * 6]
 
 
 async def test_an_id_is_taken_whoever_asks_for_it(store: SessionStore) -> None:

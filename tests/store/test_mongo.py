@@ -342,7 +342,7 @@ async def test_when_one_connection_is_dead_the_others_are_not_tried_in_turn(
         try:
             await store.insert_session(IDLE)
             proxy.rule = at_once
-            await asyncio.gather(*(store.session(OWNER, IDLE.session_id) for _ in range(together.parties)))
+            await asyncio.gather(*(store.turn_by_id(IDLE.key, f"turn{n}") for n in range(together.parties)))
             proxy.rule = pass_on
             assert proxy.silence() >= together.parties
             with pytest.raises(StoreUncertain):
@@ -605,7 +605,7 @@ async def test_a_read_waits_for_whatever_was_seen_before(proxy: Proxy, mongo_dat
     clock = 200
     assert await store.insert_session(IDLE)
     # Several at once take several sessions; all of them know what the insert has seen.
-    assert await asyncio.gather(*(store.session(OWNER, IDLE.session_id) for _ in range(4))) == [IDLE] * 4
+    assert await asyncio.gather(*(store.turn_by_id(IDLE.key, f"turn{n}") for n in range(4))) == [None] * 4
     assert len(await store.running_sessions(9)) == 0
     await store.close()
 
@@ -627,7 +627,7 @@ async def test_an_expiry_is_compared_to_the_millisecond(store: MongoStore) -> No
     assert await store.accept(session, NOW, an_active())
 
 
-# Many writes as one command
+# Many calls as one command
 
 
 async def test_a_write_that_cannot_be_made_fails_alone(store: MongoStore) -> None:
@@ -653,3 +653,30 @@ async def test_of_many_writes_whose_answer_is_lost_each_is_uncertain(store: Mong
     await _until_it_answers(store)
     found = [await store.session(session.owner, session.session_id) for session in sessions]
     assert [session.active for session in found if session] == [an_active()] * 6
+
+
+async def test_many_looks_are_one_command(store: MongoStore, proxy: Proxy) -> None:
+    finds = 0
+
+    def count(piece: bytes) -> bool:
+        nonlocal finds
+        finds += _is("find")(piece)
+        return False
+
+    proxy.on_request = count
+    asked = [SESSION, IDLE, DELETED, IDLE, PURGING]
+    assert await asyncio.gather(*(store.session(OWNER, session.session_id) for session in asked)) == asked
+    assert finds == 1
+
+
+async def test_a_session_that_cannot_be_asked_for_fails_alone(store: MongoStore) -> None:
+    ids = [IDLE.session_id, "\ud800", SESSION.session_id]  # no text of BSON
+    first, bad, last = await asyncio.gather(*(store.session(OWNER, id_) for id_ in ids), return_exceptions=True)
+    assert (first, last) == (IDLE, SESSION)
+    assert isinstance(bad, UnicodeError)
+
+
+async def test_many_looks_at_a_database_that_is_away_are_unavailable(store: MongoStore, proxy: Proxy) -> None:
+    proxy.on_request = _is("find")
+    answers = await asyncio.gather(*(store.session(OWNER, f"s{n}") for n in range(4)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [StoreUnavailable] * 4

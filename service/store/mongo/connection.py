@@ -134,6 +134,10 @@ class MongoDatabase:
         """Return if the store answers and may be written; raises StoreUnavailable."""
         await self._read(self._admin.command, "ping")
 
+    def _is_short_of_time(self) -> bool:
+        """Whether a call has a deadline of its own, so that it cannot go with others."""
+        return remaining_s(self._operation_timeout_s) < self._operation_timeout_s
+
     async def _insert(self, collection: Any, doc: Doc) -> bool:
         try:
             await self._write(collection.insert_one, doc)

@@ -19,7 +19,8 @@ from service.store.documents import (
     turn_key,
     turn_to_doc,
 )
-from service.store.mongo.connection import BUT_INDEXED, Doc, of_key
+from service.store.mongo.connection import Doc, of_key
+from service.store.mongo.looks import Look, MongoLooks
 from service.store.mongo.writes import Checkpoint, MongoWrites, held
 
 _KEYS_ONLY: Final = {"uid": 1, "active.turn_id": 1}
@@ -30,13 +31,12 @@ _BUT_WORDS: Final = {"words": 0}
 _TEXTS: Final = {"_id": 0, "turn_id": 1, "first_seq": 1, "user_text": 1, "ending.text": 1}
 
 
-class MongoTurns(MongoWrites):
+class MongoTurns(MongoLooks, MongoWrites):
     """A TurnStore."""
 
     async def session(self, owner: Principal, session_id: str) -> Session | None:
         """Return the session as it is now, deleted and expired ones too."""
-        condition = {"_id": session_id, "owner": owner_to_doc(owner)}
-        doc = await self._read(self._sessions.find_one, condition, BUT_INDEXED)
+        doc = await self._look(Look(owner, session_id))
         return session_from_doc(doc) if doc else None
 
     async def running_sessions(self, limit: int, *, but: Collection[TurnKey] = ()) -> Sequence[Session]:

@@ -8,12 +8,11 @@ from typing import Any, Final, TypeVar
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 
-from service.domain.deadline import remaining_s
 from service.domain.entities import Active
 from service.domain.errors import StoreUnavailable, StoreUncertain
 from service.domain.ids import new_id
 from service.domain.ports import Lease
-from service.store.batching import Batcher
+from service.store.batching import Batcher, outcome
 from service.store.documents import RUNNING, active_from_doc
 from service.store.mongo.connection import PASSING, Doc, MongoDatabase, of_key
 
@@ -100,10 +99,6 @@ class MongoWrites(MongoDatabase):
             return await self._insert(self._turns, doc)
         return await self._inserts.do(doc)
 
-    def _is_short_of_time(self) -> bool:
-        """Whether a call has a deadline of its own, so that it cannot go with others."""
-        return remaining_s(self._operation_timeout_s) < self._operation_timeout_s
-
     async def _flush_updates(self, updates: Sequence[_Update]) -> Sequence[bool | Exception]:
         """Make updates of sessions as one command. Each is a conditional write of its own, in no order.
 
@@ -111,7 +106,7 @@ class MongoWrites(MongoDatabase):
         found have matched; if as many are found as matched, the others are surely refused, else it is not known.
         """
         if len(updates) == 1:
-            return [await _outcome(self._update(*updates[0]))]
+            return [await outcome(self._update(*updates[0]))]
         marks = [new_id() for _ in updates]
         writes = [
             UpdateOne(condition, {**change, "$set": {**change["$set"], "mark": mark}})
@@ -124,7 +119,7 @@ class MongoWrites(MongoDatabase):
         if matched == len(updates):
             return [True] * matched
         ids = [condition["_id"] for condition, _ in updates]
-        docs = await _outcome(self._find(self._sessions, {"_id": {"$in": ids}}, limit=len(ids), projection={"mark": 1}))
+        docs = await outcome(self._find(self._sessions, {"_id": {"$in": ids}}, limit=len(ids), projection={"mark": 1}))
         if isinstance(docs, Exception):
             return [StoreUncertain() for _ in updates]
         found = {doc.get("mark") for doc in docs}.intersection(marks)
@@ -133,7 +128,7 @@ class MongoWrites(MongoDatabase):
     async def _flush_checkpoints(self, checkpoints: Sequence[Checkpoint]) -> Sequence[Active | Exception | None]:
         """Make checkpoints as one command, and read what became of them with another."""
         if len(checkpoints) == 1:
-            return [await _outcome(self._checkpoint_alone(checkpoints[0]))]
+            return [await outcome(self._checkpoint_alone(checkpoints[0]))]
         writes = [UpdateOne(checkpoint.condition, checkpoint.change) for checkpoint in checkpoints]
         try:
             await self._write(self._sessions.bulk_write, writes, ordered=False)
@@ -142,7 +137,7 @@ class MongoWrites(MongoDatabase):
                 exc, [partial(self._checkpoint_alone, checkpoint) for checkpoint in checkpoints]
             )
         ids = [checkpoint.lease.key.session_id for checkpoint in checkpoints]
-        docs = await _outcome(
+        docs = await outcome(
             self._find(self._sessions, {"_id": {"$in": ids}}, limit=len(ids), projection=_UNREAD_BY_CHECKPOINT)
         )
         if isinstance(docs, Exception):
@@ -161,7 +156,7 @@ class MongoWrites(MongoDatabase):
         """
         await self._updates.calm()
         if len(docs) == 1:
-            return [await _outcome(self._insert(self._turns, docs[0]))]
+            return [await outcome(self._insert(self._turns, docs[0]))]
         try:
             await self._write(self._turns.insert_many, docs, ordered=False)
         except BulkWriteError as exc:
@@ -182,15 +177,7 @@ class MongoWrites(MongoDatabase):
             errors = _write_errors(exc)
             return [errors.get(index) or StoreUncertain() for index in range(len(writes))]
         # One of them cannot be made at all; it alone is to fail.
-        return [await _outcome(write()) or StoreUncertain() for write in writes]
-
-
-async def _outcome(write: Awaitable[_T]) -> _T | Exception:
-    """Return what a call returns or raises."""
-    try:
-        return await write
-    except Exception as exc:
-        return exc
+        return [await outcome(write()) or StoreUncertain() for write in writes]
 
 
 def _write_errors(exc: BulkWriteError) -> dict[int, Exception]:
