@@ -1,5 +1,6 @@
 """Structured logs on stderr: one line an event, never message content, never secrets."""
 
+import asyncio
 import logging
 import os
 import sys
@@ -19,10 +20,10 @@ def set_up(level: str, log_format: str | None) -> Log:
     renderer: Any
     if is_console:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        factory: Any = structlog.WriteLoggerFactory(file=cast(TextIO, _Unbroken(sys.stderr)))
+        factory: Any = structlog.WriteLoggerFactory(file=cast(TextIO, _Lines(sys.stderr)))
     else:
         renderer = structlog.processors.JSONRenderer(serializer=_to_json)
-        factory = structlog.BytesLoggerFactory(file=cast(BinaryIO, _Unbroken(sys.stderr.buffer)))
+        factory = structlog.BytesLoggerFactory(file=cast(BinaryIO, _Lines(sys.stderr.buffer)))
     minimum = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
@@ -43,18 +44,33 @@ def _to_json(event: dict[str, Any], **_: Any) -> bytes:
     return orjson.dumps(event, default=str)
 
 
-class _Unbroken:
-    """A file that lines are written to as long as somebody takes them: what is logged must not end what is done."""
+class _Lines:
+    """A file that lines are written to as long as somebody takes them: what is logged must not end what is done.
+
+    On an event loop, the lines of one turn go out together at its end: a line costs little, a call of the system much.
+    """
 
     def __init__(self, file: IO[Any]) -> None:
         self._file = file
+        self._flushes_in: asyncio.AbstractEventLoop | None = None
 
     def write(self, line: Any) -> None:
         """Write a line, or lose it."""
         self._try(partial(self._file.write, line))
 
     def flush(self) -> None:
-        """Pass on what was written."""
+        """Pass on what was written, now or when the loop's turn ends."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._try(self._file.flush)
+            return
+        if self._flushes_in is not loop:
+            self._flushes_in = loop
+            loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._flushes_in = None
         self._try(self._file.flush)
 
     def _try(self, call: Callable[[], Any]) -> None:
