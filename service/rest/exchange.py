@@ -25,6 +25,8 @@ _SKIPPED_BYTES: Final = 64 * 1024
 
 BODY_PASSED_ON = "http.request.passed_on"
 """Extension of the ASGI scope: `tell` wants to know how many bytes of a body are held no more."""
+RESPONSE_TOGETHER = "http.response.together"
+"""Extension of the ASGI scope: what is sent between `hold` and `release` goes out as one, a head and its body, say."""
 
 
 class Exchange:
@@ -179,13 +181,21 @@ class Exchange:
             self.close_connection()
         try:
             async with asyncio.timeout(self.limits.write_timeout_s):
-                await self.start_response(status, head, cache=cache)
-                await self.send_chunk(content, last=not linger)
+                await self._send_together(status, head, content, cache=cache, last=not linger)
             if linger:
                 await self._drop_body()
                 await self.send_chunk(b"", last=True)
         except TimeoutError:
             raise Interrupted(Cut.STALLED) from None
+
+    async def _send_together(self, status: int, head: Headers, content: bytes, *, cache: bytes, last: bool) -> None:
+        together = self.scope.get("extensions", {}).get(RESPONSE_TOGETHER, _APART)
+        together["hold"]()
+        try:
+            await self.start_response(status, head, cache=cache)
+            await self.send_chunk(content, last=last)
+        finally:
+            together["release"]()
 
     def close_connection(self) -> None:
         """Tell the client not to send another request on this connection; HTTP/2 has no word for it."""
@@ -201,6 +211,13 @@ class Exchange:
         with contextlib.suppress(TimeoutError, Refusal, Interrupted):
             async with asyncio.timeout(self.limits.drain_timeout_s):
                 await self._read(self.limits.max_drain_bytes, keep=False)
+
+
+def _ignore() -> None:
+    """There is nothing to do."""
+
+
+_APART: Final = {"hold": _ignore, "release": _ignore}
 
 
 def _path(scope: Scope) -> str:

@@ -20,7 +20,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.rest.exchange import BODY_PASSED_ON, App
+from service.rest.exchange import BODY_PASSED_ON, RESPONSE_TOGETHER, App
 from service.rest.headers import request_id
 from service.rest.refusal import Reason, Refusal, bad_request
 from service.rest.status import status_of
@@ -114,6 +114,10 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._bounded = PatientTransport(transport, self._limits.write_timeout_s, self._shared.unread)
+        self._extensions: Any = {
+            BODY_PASSED_ON: {"tell": self._let_go},
+            RESPONSE_TOGETHER: {"hold": self._bounded.hold, "release": self._bounded.release},
+        }
         super().connection_made(self._bounded)  # type: ignore[arg-type]
         if len(self.connections) > self._limits.max_connections:
             self._refuse(_overloaded("too many connections"))
@@ -197,7 +201,7 @@ class _Protocol(HttpToolsProtocol):
         self._body_is_open = False
         self._head_bytes = 0
         super().on_message_begin()
-        self.scope["extensions"] = {BODY_PASSED_ON: {"tell": self._let_go}}
+        self.scope["extensions"] = self._extensions
 
     def on_url(self, url: bytes) -> None:
         self._count_head(len(url))

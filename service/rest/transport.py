@@ -1,6 +1,7 @@
 """A transport that does not wait for ever for its peer to read."""
 
 import asyncio
+from collections.abc import Callable
 
 
 class Unread:
@@ -38,7 +39,8 @@ class PatientTransport:
         self._unread = unread
         self._unsent_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
-        self.write = transport.write
+        self._held: list[bytes] = []
+        self.write: Callable[[bytes], None] = transport.write
         self.write_eof = transport.write_eof
         self.can_write_eof = transport.can_write_eof
         self.is_closing = transport.is_closing
@@ -47,8 +49,20 @@ class PatientTransport:
         self.get_extra_info = transport.get_extra_info
         self.abort = transport.abort
 
+    def hold(self) -> None:
+        """Keep what is written until `release`, which sends it with one call of the system."""
+        self.write = self._held.append
+
+    def release(self) -> None:
+        """Send what was kept."""
+        self.write = self._transport.write
+        if self._held and not self._transport.is_closing():
+            self._transport.write(b"".join(self._held))
+        self._held.clear()
+
     def close(self) -> None:
         """Close when all is sent."""
+        self.release()
         self._transport.close()
         self.expect_progress()
 

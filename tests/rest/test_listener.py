@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from service.rest import Listener, ListenerLimits
+from service.rest import listener as listener_module
+from service.rest.transport import PatientTransport
 from tests.rest.kit import FakeInvoker, gallery_app, gallery_class
 from tests.rest.wire import IMPATIENT, connected, serving, wired
 from tests.support.attacks import ATTACKS, Attack, Tally, Target, besiege
@@ -38,6 +40,37 @@ async def test_serves_and_keeps_the_connection() -> None:
             assert (answer.status, answer.json["id"], answer.json["stringValue"]) == (200, str(number), "x")
         assert "date" in answer.headers
         assert "server" not in answer.headers
+
+
+class _Written:
+    """A transport that notes what it is given."""
+
+    def __init__(self, transport: Any, writes: list[bytes]) -> None:
+        self._transport = transport
+        self._writes = writes
+
+    def write(self, data: bytes) -> None:
+        self._writes.append(data)
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+async def test_a_head_and_its_body_are_one_write(monkeypatch: pytest.MonkeyPatch, connection: str) -> None:
+    writes: list[bytes] = []
+    monkeypatch.setattr(
+        listener_module,
+        "PatientTransport",
+        lambda transport, *args: PatientTransport(_Written(transport, writes), *args),
+    )
+    async with wired(gallery_app()) as wire:
+        await wire.post("/v1/things/1", b'{"stringValue":"x"}', f"Connection: {connection}")
+        assert (await wire.answer()).json["stringValue"] == "x"
+    [written] = writes
+    assert written.startswith(OK)
+    assert written.endswith(b"}")
 
 
 async def test_gives_the_port_and_takes_a_taken_one_badly() -> None:
