@@ -174,7 +174,10 @@ def turn_to_doc(key: SessionKey, turn: Turn) -> dict[str, Any]:
 
 def turn_words(*texts: str) -> list[str]:
     """Return what a turn is found by: the beginning of each of its words, which is all that an index can hold."""
-    return sorted({word[:MAX_INDEXED_CHARS] for word in set(chain.from_iterable(map(word_texts, texts)))})
+    words = set(chain.from_iterable(map(word_texts, texts)))
+    if max(map(len, words), default=0) > MAX_INDEXED_CHARS:
+        words = {word[:MAX_INDEXED_CHARS] for word in words}
+    return sorted(words)
 
 
 def turn_from_doc(doc: Mapping[str, Any]) -> Turn:
