@@ -19,6 +19,7 @@ from service.domain.ports import ContextMessage, TurnStore
 _BYTES_PER_TOKEN = 3
 _FRAME_TOKENS = 4
 _BATCH_TURNS = 64
+_MOST_KEYS = 256
 
 
 def estimate_tokens(text: str) -> int:
@@ -40,6 +41,8 @@ class Past:
 
     is_cut: an older exchange did not fit. None is then taken in any more, so that no gap arises.
     archived_turn_id: the newest turn that was read from the archive, and so is in it for good; empty if none was.
+    request_keys: those of all turns of the session, be they in the past or cut off, whose callers gave them an id; None
+    if they are not known, or too many.
     """
 
     last_seq: int
@@ -48,6 +51,7 @@ class Past:
     tokens: int = 0
     is_cut: bool = False
     archived_turn_id: str = ""
+    request_keys: frozenset[str] | None = None
 
     @property
     def messages(self) -> list[ContextMessage]:
@@ -56,13 +60,15 @@ class Past:
 
     def after(self, turns: Iterable[TurnTexts], last_seq: int) -> "Past":
         """Return the past after further turns, oldest first, whose newest message is `last_seq`."""
+        turns = list(turns)
         newer = tuple(_exchanges(turns))
         exchanges, is_cut = self.exchanges + newer, self.is_cut
         tokens, first = self.tokens + sum(exchange.tokens for exchange in newer), 0
         while tokens > self.budget_tokens:
             tokens -= exchanges[first].tokens
             first, is_cut = first + 1, True
-        return Past(last_seq, self.budget_tokens, exchanges[first:], tokens, is_cut)
+        keys = _with_keys(self.request_keys, turns)
+        return Past(last_seq, self.budget_tokens, exchanges[first:], tokens, is_cut, request_keys=keys)
 
     def before(self, turns: Iterable[TurnTexts]) -> "Past":
         """Return the past with older turns, newest first, as far as they fit."""
@@ -91,17 +97,18 @@ class ContextBuilder:
         """
         past = Past(session.last_seq, self._left_by(session.instructions))
         latest = session.active.turn.texts if session.active else None
+        newest = [latest] if latest else []
         if known is not None and known.budget_tokens == past.budget_tokens and known.last_seq <= session.last_seq:
             turns = await self._newest(session.key, known.last_seq + 1, session.last_seq)
             if len(turns) < _BATCH_TURNS:
-                newer = [*reversed(_older(turns, latest)), *([latest] if latest else [])]
+                newer = [*reversed(_older(turns, latest)), *newest]
                 since = (turn for turn in newer if turn.first_seq > known.last_seq)
                 return replace(known.after(since, past.last_seq), archived_turn_id=_first_id(turns))
-        if latest is not None:
-            past = past.after([latest], past.last_seq)
+        past = past.after(newest, past.last_seq)
         # The copy of `latest` is among them if it is archived.
         turns = await self._newest(session.key, 1, session.last_seq)
-        past = replace(past.before(_older(turns, latest)), archived_turn_id=_first_id(turns))
+        keys = _with_keys(frozenset(), [*turns, *newest]) if len(turns) < _BATCH_TURNS else None
+        past = replace(past.before(_older(turns, latest)), archived_turn_id=_first_id(turns), request_keys=keys)
         while len(turns) == _BATCH_TURNS and not past.is_cut:
             turns = await self._newest(session.key, 1, turns[-1].first_seq - 1)
             past = past.before(turns)
@@ -132,9 +139,17 @@ def _first_id(turns: Sequence[TurnTexts]) -> str:
     return turns[0].turn_id if turns else ""
 
 
+def _with_keys(keys: frozenset[str] | None, turns: Iterable[TurnTexts]) -> frozenset[str] | None:
+    """Return the request keys with those of further turns."""
+    if keys is None:
+        return None
+    keys = keys.union(turn.request_key for turn in turns if turn.request_key.startswith("c:"))
+    return keys if len(keys) <= _MOST_KEYS else None
+
+
 def _exchanges(turns: Iterable[TurnTexts]) -> Iterator[Exchange]:
     """Return those turns that have an answer."""
-    for _, _, question, answer in turns:
+    for _, _, _, question, answer in turns:
         if answer:
             yield Exchange(
                 (ContextMessage(Role.USER, question), ContextMessage(Role.ASSISTANT, answer)),

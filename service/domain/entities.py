@@ -134,6 +134,7 @@ class TurnTexts(NamedTuple):
     """What was said in a turn. answer: empty if there is none."""
 
     turn_id: str
+    request_key: str
     first_seq: int
     user_text: str
     answer: str
@@ -172,7 +173,8 @@ class Turn:
     @property
     def texts(self) -> TurnTexts:
         """What was said in it so far."""
-        return TurnTexts(self.turn_id, self.first_seq, self.user_text, self.ending.text if self.ending else "")
+        answer = self.ending.text if self.ending else ""
+        return TurnTexts(self.turn_id, self.request_key, self.first_seq, self.user_text, answer)
 
     def same_request(self, user_text: str, sent_settings: ModelSettings) -> bool:
         """Whether a send with these fields is a repeat of this turn's."""

@@ -2,7 +2,8 @@
 
 How a session was left is a guess: another process may have gone on with it, or deleted it. ACCEPT checks it: its
 fence is the session's as long as no other turn was accepted, so a guess that is wrong is refused, and the session read.
-What was said is no guess: turns never change, and what has come since is read.
+What was said is no guess: turns never change, and what has come since is read. Nor are the request ids that were used,
+as long as the guess holds: each turn moves the fence.
 """
 
 from collections import OrderedDict
@@ -12,6 +13,8 @@ from service.domain.context import Past
 from service.domain.entities import Session
 
 _OVERHEAD_TOKENS = 1000
+# A request id has at most 128 characters.
+_KEY_TOKENS = 60
 # A refused guess costs a write, one that holds saves a read: below this share of good ones, guessing does not pay.
 _LEAST_TRUST = 0.6
 _WEIGHT_OF_NEWEST = 0.05
@@ -38,6 +41,7 @@ class RecentSessions:
         """Remember how a session stands after the end of a turn that ran here."""
         self._drop(session.session_id)
         size_tokens = past.tokens + _left_text(session) // 3 + _OVERHEAD_TOKENS
+        size_tokens += _KEY_TOKENS * len(past.request_keys or ())
         self._entries[session.session_id] = _Entry(session, past, size_tokens)
         self._size_tokens += size_tokens
         while self._size_tokens > self._budget_tokens:

@@ -177,12 +177,8 @@ class TurnSender:
             return None
         if command.expected_last_seq not in (None, session.last_seq):
             return None
-        if command.request_id:
-            key = f"c:{command.request_id}"
-            if session.active and session.active.turn.request_key == key:
-                return None
-            if await self._store.turn_by_request(session.key, key) is not None:
-                return None
+        if command.request_id and await self._was_used(session, past, f"c:{command.request_id}"):
+            return None
         if session.active and not await self._runners.wait_for_archive(
             session.key, session.active, _ARCHIVE_PATIENCE_S
         ):
@@ -190,6 +186,14 @@ class TurnSender:
         seat = await self._accept(command, session, past, progress)
         self._recent.learn(seat is not None)
         return seat
+
+    async def _was_used(self, session: Session, past: Past, key: str) -> bool:
+        """Whether a turn has this request key, if the session is as it was left."""
+        if session.active and session.active.turn.request_key == key:
+            return True
+        if past.request_keys is not None:
+            return key in past.request_keys
+        return await self._store.turn_by_request(session.key, key) is not None
 
     async def _look_up(
         self, command: SendCommand, session: Session, *, with_past: bool

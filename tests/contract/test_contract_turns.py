@@ -140,7 +140,9 @@ async def test_texts_are_those_of_the_turns_newest_first(store: SessionStore) ->
     assert await store.archive(key, failed)
     found = await store.turn_texts(key, first_seq_from=2, first_seq_to=7, limit=3)
     assert list(found) == [
-        TurnTexts(turn.turn_id, turn.first_seq, turn.user_text, turn.ending.text if turn.ending else "")
+        TurnTexts(
+            turn.turn_id, turn.request_key, turn.first_seq, turn.user_text, turn.ending.text if turn.ending else ""
+        )
         for turn in (failed, *reversed(turns[1:]))
     ]
     assert len(await store.turn_texts(key, first_seq_from=1, first_seq_to=9, limit=2)) == 2

@@ -44,7 +44,7 @@ async def test_the_copy_of_the_newest_turn_counts_once_and_is_known_to_be_there(
     past = await builder.past_of(session)
     assert [message.content for message in past.messages] == ["q1", "a1", "q2", "a2"]
     assert past.archived_turn_id == newest.turn_id
-    known = Past(2, 1000).after([older.texts], 2)
+    known = Past(2, 1000, request_keys=frozenset()).after([older.texts], 2)
     assert await builder.past_of(session, known) == past
 
 
@@ -84,3 +84,24 @@ async def test_instructions_come_first_and_the_new_message_last(store: SqliteSto
         (Role.ASSISTANT, "a"),
         (Role.USER, "hello"),
     ]
+
+
+def test_request_keys_are_known_up_to_a_number() -> None:
+    past = Past(0, 1000, request_keys=frozenset())
+    keys = [f"c:{number}" for number in range(256)]
+    for number, key in enumerate(keys):
+        past = past.after([replace(a_turn(2 * number + 1), request_key=key).texts], 2 * number + 2)
+    past = past.after([a_turn(513).texts], 514)  # without a caller's id
+    assert past.request_keys == set(keys)
+    past = past.after([replace(a_turn(515), request_key="c:more").texts], 516)
+    assert past.request_keys is None
+    assert past.after([], 516).request_keys is None
+
+
+@pytest.mark.parametrize(("turns", "is_known"), [(63, True), (64, False)])
+async def test_request_keys_are_known_where_all_turns_were_read(store: SqliteStore, turns: int, is_known: bool) -> None:
+    archived = [replace(a_turn(2 * number + 1, answer="a" * 30), request_key=f"c:{number}") for number in range(turns)]
+    session = await a_session(store, archived)
+    past = await ContextBuilder(store, budget_tokens=100).past_of(session)
+    assert past.is_cut
+    assert past.request_keys == ({turn.request_key for turn in archived} if is_known else None)

@@ -5,15 +5,15 @@ the service replaced for the length of a run. Its `rule` is what is broken; docs
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from service.domain import running, sending
+from service.domain import context, running, sending
 from service.domain.board import TurnBoard
-from service.domain.entities import Active, Ending, Principal, PurgeRecord, Session, SessionKey, Turn
+from service.domain.entities import Active, Ending, Principal, PurgeRecord, Session, SessionKey, Turn, TurnTexts
 from service.domain.errors import (
     CallerDeadlineExceeded,
     Committed,
@@ -158,6 +158,10 @@ class LookUpOnce(AccountingPort):
             return found
         first: Turn | None = call.memory[0]
         return first
+
+
+def keys_as_they_were(keys: frozenset[str] | None, _turns: Iterable[TurnTexts]) -> frozenset[str] | None:
+    return keys
 
 
 class _Prefetched:
@@ -476,6 +480,9 @@ MUTATIONS = {
     "without_uid": Mutation("every write asks for the uid", world=WithoutUid),
     "look_up_before_read": Mutation("LOOK UP comes after LOOK", port=LookUpBeforeRead),
     "look_up_once": Mutation("after any wait everything starts again", port=LookUpOnce),
+    "keys_without_later_ones": _patched(
+        "request ids known by heart are those of all turns", (context, "_with_keys", keys_as_they_were)
+    ),
     "hand_over_without_rest": Mutation("HAND OVER saves the rest of the text", port=HandOverWithoutRest),
     "turns_before_session": _patched("a history reads the session first", (History, "page", turns_before_session)),
     "archive_before_session": _patched(

@@ -28,7 +28,7 @@ _KEYS_ONLY: Final = {"uid": 1, "active.turn_id": 1}
 _SCAN_BATCH: Final = 200
 # What a turn is found by is half of it, and of no use to those who read it.
 _BUT_WORDS: Final = {"words": 0}
-_TEXTS: Final = {"_id": 0, "turn_id": 1, "first_seq": 1, "user_text": 1, "ending.text": 1}
+_TEXTS: Final = {"_id": 0, "turn_id": 1, "request_key": 1, "first_seq": 1, "user_text": 1, "ending.text": 1}
 
 
 class MongoTurns(MongoLooks, MongoWrites):
@@ -74,7 +74,10 @@ class MongoTurns(MongoLooks, MongoWrites):
     ) -> Sequence[TurnTexts]:
         """Return what was said in archived turns, newest first; a range as in `turns`."""
         docs = await self._turns_between(key, first_seq_from, first_seq_to, limit, DESCENDING, _TEXTS)
-        return [TurnTexts(doc["turn_id"], doc["first_seq"], doc["user_text"], doc["ending"]["text"]) for doc in docs]
+        return [
+            TurnTexts(doc["turn_id"], doc["request_key"], doc["first_seq"], doc["user_text"], doc["ending"]["text"])
+            for doc in docs
+        ]
 
     async def _turns_between(
         self, key: SessionKey, first_seq_from: int, first_seq_to: int, limit: int, order: int, projection: Doc
