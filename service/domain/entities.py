@@ -337,4 +337,5 @@ def messages_of(turn: Turn) -> list[Message]:
 
 def utc_now() -> datetime:
     """Return the time in whole milliseconds, as every store keeps it."""
+    # Rounded to the microsecond, so that milliseconds stay whole.
     return datetime.fromtimestamp(time_ns() // 1_000_000 / 1000, UTC)

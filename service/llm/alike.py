@@ -7,8 +7,6 @@ from typing import Any
 import orjson
 
 _TRIES = 4
-# Events that one odd one among them makes read anew.
-_AT_ONCE = 64
 
 
 class AlikeEvents:
@@ -24,26 +22,23 @@ class AlikeEvents:
         self._before = self._after = b""
 
     def texts_of(self, events: Sequence[bytes], start: int) -> list[str]:
-        """Return the texts of the next events of the known form, up to 64 in a row from `start` on.
-
-        None if one of them is empty or no text after all.
-        """
+        """Return the texts of the events of the known form that stand at `start` in a row, none of them empty."""
+        texts: list[str] = []
+        if not self._before:
+            return texts
         before, after = self._before, self._after
-        if not before:
-            return []
         string = slice(len(before), -len(after))
-        strings = []
-        for event in islice(events, start, start + _AT_ONCE):
+        for event in islice(events, start, None):
             if not (event.startswith(before) and event.endswith(after)):
                 break
-            strings.append(event[string])
-        try:
-            # A string of JSON holds no bare line end, so none of them can run on into the next.
-            texts: list[str] = orjson.loads(b"[%b]" % b",\n".join(strings))
-        except orjson.JSONDecodeError:
-            return []
-        are_texts = len(texts) == len(strings) and all(text.__class__ is str and text for text in texts)
-        return texts if are_texts else []
+            try:
+                text = orjson.loads(event[string])
+            except orjson.JSONDecodeError:
+                break
+            if type(text) is not str or not text:
+                break
+            texts.append(text)
+        return texts
 
     def learn(self, event: bytes, completion: Any, text: str) -> None:
         """Take the form of an event whose only choice has this text; `completion`, what it parses to, is changed."""

@@ -39,7 +39,7 @@ class Model:
         yield Finish(FinishReason.STOP, "m")
 
 
-def process(store: SqliteStore, model: ChatModel, max_turns: int = 2) -> Turns:
+def process(store: SqliteStore, model: ChatModel) -> Turns:
     """One of those that share the store."""
     return Turns(
         store,
@@ -47,7 +47,7 @@ def process(store: SqliteStore, model: ChatModel, max_turns: int = 2) -> Turns:
         context_tokens=1000,
         recent_tokens=10_000,
         limits=TurnLimits(),
-        max_turns=max_turns,
+        max_turns=2,
         now=utc_now,
         new_id=new_id,
         clock=time.monotonic,
