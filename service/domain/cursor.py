@@ -6,16 +6,14 @@ The text is the log: a cursor does not depend on how deltas were cut.
 
 from base64 import urlsafe_b64decode
 from binascii import b2a_base64
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from service.domain.errors import InvalidField
 
 _VERSION = "1"
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(NamedTuple):
     """A place in a turn's stream. fence 0: before any text. has_ended: after the last event."""
 
     turn_id: str

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 from service.domain.cursor import Cursor
 from service.domain.entities import Active, Ending, OnDisconnect, Turn
@@ -17,8 +17,7 @@ class Accepted:
     turn: Turn
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(NamedTuple):
     """More text."""
 
     text: str
@@ -44,8 +43,7 @@ class Heartbeat:
     """Nothing new."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event of a stream, and the place after it."""
 
     cursor: Cursor
@@ -223,7 +221,7 @@ class LiveTurn:
             place = Cursor(place.turn_id, fence, len(text))
             news.append(Event(place, delta))
         if self.turn.ending is not None:
-            news.append(Event(replace(place, fence=fence, has_ended=True), Ended(self.turn)))
+            news.append(Event(place._replace(fence=fence, has_ended=True), Ended(self.turn)))
         return news
 
 
@@ -270,11 +268,11 @@ class View:
         if place.has_ended and live.ending is not None and place.fence == live.fence:
             return []
         if place.has_ended:
-            place = replace(place, has_ended=False)
+            place = place._replace(has_ended=False)
         if place.fence != 0:
             self._place = place
             return None
-        self._place = place = replace(place, fence=live.fence)
+        self._place = place = place._replace(fence=live.fence)
         return [Event(place, Accepted(live.turn))]
 
     async def _wait(self) -> bool:

@@ -20,6 +20,19 @@ class AlikeEvents:
     def __init__(self) -> None:
         self._tries = _TRIES
         self._before = self._after = b""
+        # The same of one event as it comes from the network.
+        self._read_before = self._read_after = b""
+
+    def text_of(self, read: bytes) -> str:
+        """Return the text of bytes that are one whole event of the known form and nothing else; "" of all others."""
+        before, after = self._read_before, self._read_after
+        if not before or not (read.startswith(before) and read.endswith(after)) or read.count(b"\n") != 2:
+            return ""
+        try:
+            text = orjson.loads(read[len(before) : -len(after)])
+        except orjson.JSONDecodeError:
+            return ""
+        return text if type(text) is str else ""
 
     def texts_of(self, events: Sequence[bytes], start: int) -> list[str]:
         """Return the texts of the events of the known form that stand at `start` in a row, none of them empty."""
@@ -54,3 +67,4 @@ class AlikeEvents:
             return
         if is_form:
             self._before, self._after = before, after
+            self._read_before, self._read_after = b"data: %s" % before, b"%s\n\n" % after

@@ -45,6 +45,7 @@ class Answer:
         self.done = False
         self.is_over = False
         self.progress = 0
+        self._max_event_bytes = max_event_bytes
         self._events = EventReader(max_event_bytes)
         self._alike = AlikeEvents()
         self._room_bytes = max_answer_bytes
@@ -56,6 +57,8 @@ class Answer:
         if not data:
             return self._end()
         self.has_begun = True
+        if text := self._only_text(data):
+            return text
         try:
             return self._read_events(self._events.feed(data))
         except EventTooLargeError:
@@ -79,6 +82,18 @@ class Answer:
         self.is_over = True
         if self.finish_reason is None and self.fault is None:
             self.fault = fault
+
+    def _only_text(self, data: bytes) -> str:
+        """Return the text of a read that is one event and needs no parsing, as most are; none of another."""
+        if self.done or self.is_over or not self._events.is_between_events or len(data) > self._max_event_bytes:
+            return ""
+        text = self._alike.text_of(data)
+        size_bytes = _size_bytes(text)
+        if not text or self._room_bytes < size_bytes:
+            return ""
+        self._room_bytes -= size_bytes
+        self.progress += 1
+        return text
 
     def _end(self) -> str:
         text = self._read_events(self._events.flush())
@@ -107,7 +122,7 @@ class Answer:
         texts = self._alike.texts_of(events, position)
         if not texts:
             return texts
-        size_bytes = len("".join(texts).encode())
+        size_bytes = _size_bytes("".join(texts))
         if self._room_bytes < size_bytes:
             return []  # one of them is too much: parsing finds out which
         self._room_bytes -= size_bytes
@@ -136,7 +151,7 @@ class Answer:
         # Where usage was asked for, OpenAI says in each event that there is none yet.
         if type(text) is not str or completion.get("usage") is not None or completion.get("error"):
             return ""
-        size_bytes = len(text) if text.isascii() else len(text.encode())
+        size_bytes = _size_bytes(text)
         if self._room_bytes < size_bytes:
             return ""
         if text:
@@ -181,7 +196,7 @@ class Answer:
             raise invalid("content is not text")
         if text:
             self.progress += 1
-            self._room_bytes -= len(text) if text.isascii() else len(text.encode())
+            self._room_bytes -= _size_bytes(text)
             if self._room_bytes < 0:
                 raise invalid("answer too large")
         elif message.get("reasoning_content") or message.get("reasoning"):
@@ -194,6 +209,10 @@ class Answer:
             self.progress += 1
         else:
             self.fail(invalid("unknown finish reason"))
+
+
+def _size_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _usage(usage: dict[str, Any]) -> Usage:

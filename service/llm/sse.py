@@ -22,20 +22,22 @@ class EventReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the data of the events that these bytes complete, none of it empty; raises EventTooLargeError."""
-        if self._is_between_events() and (plain := self._plain_events(data)) is not None:
+        if self.is_between_events and (plain := self._plain_events(data)) is not None:
             return plain  # as they mostly come
         events: list[bytes] = []
-        if not self._is_between_events() and (end := data.find(b"\n\n") + 2) > 1:
+        if not self.is_between_events and (end := data.find(b"\n\n") + 2) > 1:
             events = self._feed_lines(data[:end])
             data = data[end:]
-        if self._is_between_events():
+        if self.is_between_events:
             end = data.rfind(b"\n\n") + 2
             if (plain := self._plain_events(data[:end])) is not None:
                 events += plain
                 data = data[end:]
         return events + self._feed_lines(data)
 
-    def _is_between_events(self) -> bool:
+    @property
+    def is_between_events(self) -> bool:
+        """Whether nothing of an event has been read that is not whole yet."""
         return not (self._unfinished or self._data or self._after_cr)
 
     def _plain_events(self, data: bytes) -> list[bytes] | None:

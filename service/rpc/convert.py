@@ -186,8 +186,8 @@ def event_to(session_id: str, event: Event) -> pb.TurnEvent:
     event_pb = pb.TurnEvent()
     event_pb.cursor = event.cursor.encode()
     match event.what:
-        case Delta(text):
-            event_pb.delta.text = text
+        case Delta() as delta:
+            event_pb.delta.text = delta.text
         case Snapshot(text, attempt):
             event_pb.snapshot.text = text
             event_pb.snapshot.attempt = attempt

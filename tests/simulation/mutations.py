@@ -441,10 +441,10 @@ def news_without_fence(self: LiveTurn, place: Any) -> list[Event]:
     text, news = self.text, []
     if len(text) > place.offset:
         delta = Delta(text[place.offset :])
-        place = replace(place, fence=self.fence, offset=len(text))
+        place = place._replace(fence=self.fence, offset=len(text))
         news.append(Event(place, delta))
     if self.turn.ending is not None:
-        news.append(Event(replace(place, fence=self.fence, has_ended=True), Ended(self.turn)))
+        news.append(Event(place._replace(fence=self.fence, has_ended=True), Ended(self.turn)))
     return news
 
 
