@@ -45,6 +45,7 @@ from service.rpc.probe import Probe
 from service.rpc.server import CLIENTS_TAKE_BYTES, Door, build_server
 from service.rpc.servicer import ChatSessionServicer
 from service.rpc.status import DOMAIN
+from service.threads import make_batch_threads
 
 _CONTRACT = Path(__file__).parent / "rpc" / "contract.binpb"
 # For calls that have their answer, to get it out. Health watches last until then.
@@ -154,6 +155,7 @@ class Service:
         await self._serve_http(build_handlers(servicer, limits=limits, log=self._log))
         self._background.start(self._readiness.run())
         self._background.start(LagWatch(self._log).run())
+        self._background.start(make_batch_threads())
         self._background.start(self._turns.reaper.run())
         self._background.start(purger.run())
         self._background.start(eraser.run())
