@@ -655,7 +655,8 @@ async def test_of_many_writes_whose_answer_is_lost_each_is_uncertain(store: Mong
     assert [session.active for session in found if session] == [an_active()] * 6
 
 
-async def test_many_looks_are_one_command(store: MongoStore, proxy: Proxy) -> None:
+@pytest.mark.parametrize("left_s", [None, 2.0], ids=["any time", "a deadline"])
+async def test_many_looks_are_one_command(store: MongoStore, proxy: Proxy, left_s: float | None) -> None:
     finds = 0
 
     def count(piece: bytes) -> bool:
@@ -665,8 +666,23 @@ async def test_many_looks_are_one_command(store: MongoStore, proxy: Proxy) -> No
 
     proxy.on_request = count
     asked = [SESSION, IDLE, DELETED, IDLE, PURGING]
-    assert await asyncio.gather(*(store.session(OWNER, session.session_id) for session in asked)) == asked
+    with deadline.scope(left_s and asyncio.get_running_loop().time() + left_s):
+        assert await asyncio.gather(*(store.session(OWNER, session.session_id) for session in asked)) == asked
     assert finds == 1
+
+
+async def test_of_many_looks_each_ends_with_its_own_deadline(store: MongoStore, proxy: Proxy) -> None:
+    proxy.hold()
+
+    async def look(left_s: float) -> None:
+        with deadline.scope(asyncio.get_running_loop().time() + left_s), pytest.raises(StoreUnavailable):
+            await store.session(OWNER, IDLE.session_id)
+
+    later, soon = (asyncio.create_task(look(left_s)) for left_s in (0.9, 0.1))
+    done, _ = await asyncio.wait((later, soon), return_when=asyncio.FIRST_COMPLETED)
+    assert done == {soon}
+    await asyncio.gather(later, soon)
+    proxy.let_go()
 
 
 async def test_a_session_that_cannot_be_asked_for_fails_alone(store: MongoStore) -> None:

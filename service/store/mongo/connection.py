@@ -135,7 +135,7 @@ class MongoDatabase:
         await self._read(self._admin.command, "ping")
 
     def _is_short_of_time(self) -> bool:
-        """Whether a call has a deadline of its own, so that it cannot go with others."""
+        """Whether a call has a deadline of its own, which is not that of others that it may go with."""
         return remaining_s(self._operation_timeout_s) < self._operation_timeout_s
 
     async def _insert(self, collection: Any, doc: Doc) -> bool:

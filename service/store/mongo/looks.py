@@ -1,8 +1,10 @@
 """Reads of sessions, which most calls begin with. Those that wait at the same time become one command."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from service.domain.deadline import remaining_s
 from service.domain.entities import Principal
 from service.domain.errors import StoreUnavailable
 from service.store.batching import Batcher, outcome
@@ -38,7 +40,13 @@ class MongoLooks(MongoDatabase):
         await self._looks.close()
 
     async def _look(self, look: Look) -> Doc | None:
-        return await (self._look_at(look) if self._is_short_of_time() else self._looks.do(look))
+        if not self._is_short_of_time():
+            return await self._looks.do(look)
+        try:
+            async with asyncio.timeout(remaining_s(self._operation_timeout_s)):
+                return await self._looks.do(look)
+        except TimeoutError:
+            raise StoreUnavailable("no time left to ask the database") from None
 
     async def _look_at(self, look: Look) -> Doc | None:
         condition = {"_id": look.session_id, "owner": owner_to_doc(look.owner)}
