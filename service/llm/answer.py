@@ -45,7 +45,6 @@ class Answer:
         self.done = False
         self.is_over = False
         self.progress = 0
-        self._max_event_bytes = max_event_bytes
         self._events = EventReader(max_event_bytes)
         self._alike = AlikeEvents()
         self._room_bytes = max_answer_bytes
@@ -85,15 +84,19 @@ class Answer:
 
     def _only_text(self, data: bytes) -> str:
         """Return the text of a read that is one event and needs no parsing, as most are; none of another."""
-        if self.done or self.is_over or not self._events.is_between_events or len(data) > self._max_event_bytes:
+        if self.done or self.is_over or not self._events.may_be_whole(data):
             return ""
         text = self._alike.text_of(data)
+        return text if text and self._take(text, 1) else ""
+
+    def _take(self, text: str, events: int) -> bool:
+        """Count the text of so many events, none of them empty; False, and nothing done, if it is too much."""
         size_bytes = _size_bytes(text)
-        if not text or self._room_bytes < size_bytes:
-            return ""
+        if self._room_bytes < size_bytes:
+            return False
         self._room_bytes -= size_bytes
-        self.progress += 1
-        return text
+        self.progress += events
+        return True
 
     def _end(self) -> str:
         text = self._read_events(self._events.flush())
@@ -120,13 +123,8 @@ class Answer:
     def _alike_texts(self, events: list[bytes], position: int) -> list[str]:
         """Return the texts of the next events as far as they need no parsing."""
         texts = self._alike.texts_of(events, position)
-        if not texts:
-            return texts
-        size_bytes = _size_bytes("".join(texts))
-        if self._room_bytes < size_bytes:
+        if texts and not self._take("".join(texts), len(texts)):
             return []  # one of them is too much: parsing finds out which
-        self._room_bytes -= size_bytes
-        self.progress += len(texts)
         return texts
 
     def _read(self, raw: bytes, part: str) -> str:
@@ -151,13 +149,9 @@ class Answer:
         # Where usage was asked for, OpenAI says in each event that there is none yet.
         if type(text) is not str or completion.get("usage") is not None or completion.get("error"):
             return ""
-        size_bytes = _size_bytes(text)
-        if self._room_bytes < size_bytes:
+        if not text or not self._take(text, 1):
             return ""
-        if text:
-            self._room_bytes -= size_bytes
-            self.progress += 1
-            self._alike.learn(raw, completion, text)
+        self._alike.learn(raw, completion, text)
         return text
 
     def _text(self, completion: Any, part: str) -> str:

@@ -22,22 +22,24 @@ class EventReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the data of the events that these bytes complete, none of it empty; raises EventTooLargeError."""
-        if self.is_between_events and (plain := self._plain_events(data)) is not None:
+        if self._is_between_events() and (plain := self._plain_events(data)) is not None:
             return plain  # as they mostly come
         events: list[bytes] = []
-        if not self.is_between_events and (end := data.find(b"\n\n") + 2) > 1:
+        if not self._is_between_events() and (end := data.find(b"\n\n") + 2) > 1:
             events = self._feed_lines(data[:end])
             data = data[end:]
-        if self.is_between_events:
+        if self._is_between_events():
             end = data.rfind(b"\n\n") + 2
             if (plain := self._plain_events(data[:end])) is not None:
                 events += plain
                 data = data[end:]
         return events + self._feed_lines(data)
 
-    @property
-    def is_between_events(self) -> bool:
-        """Whether nothing of an event has been read that is not whole yet."""
+    def may_be_whole(self, data: bytes) -> bool:
+        """Whether bytes begin with an event, as no other waits for its rest, and are not too many for one."""
+        return len(data) <= self._max_event_bytes and self._is_between_events()
+
+    def _is_between_events(self) -> bool:
         return not (self._unfinished or self._data or self._after_cr)
 
     def _plain_events(self, data: bytes) -> list[bytes] | None:

@@ -21,9 +21,11 @@ def knowing(raw: bytes) -> AlikeEvents:
     return alike
 
 
+_TEXTS = [" two", 'a "quote"', "line\nbreak", "\\", "ключ", "🙂", "\x00"]
+
+
 def test_reads_the_texts_of_events_of_the_same_form() -> None:
-    texts = [" two", 'a "quote"', "line\nbreak", "\\", "ключ", "🙂", "\x00"]
-    assert knowing(event("one")).texts_of([event("one"), *map(event, texts)], 1) == texts
+    assert knowing(event("one")).texts_of([event("one"), *map(event, _TEXTS)], 1) == _TEXTS
 
 
 _OTHERS = pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def read(raw: bytes) -> bytes:
     return b"data: %s\n\n" % raw
 
 
-@pytest.mark.parametrize("text", [" two", 'a "quote"', "line\nbreak", "\\", "ключ", "🙂", "\x00"])
+@pytest.mark.parametrize("text", _TEXTS)
 def test_reads_the_text_of_a_read_that_is_one_event_of_the_form(text: str) -> None:
     assert knowing(event("one")).text_of(read(event(text))) == text
 
