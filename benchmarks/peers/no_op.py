@@ -17,6 +17,7 @@ from service.rpc.health import Readiness
 from service.rpc.inprocess import InProcessInvoker
 from service.rpc.pipeline import CallLimits, build_handlers
 from service.rpc.server import build_server
+from service.threads import make_batch_threads
 from service.wiring import build_rest_app
 
 
@@ -43,6 +44,8 @@ async def _serve() -> None:
     listener = Listener(app)
     await listener.start()
     print(grpc_port, listener.port, flush=True)
+    # As the service: returns only where there is no such thing.
+    await make_batch_threads()
     await asyncio.Event().wait()
 
 

@@ -97,7 +97,7 @@ class Calls:
         return Call(binding.method, request, metadata, timeout, exchange.peer)
 
     async def _unary(self, exchange: Exchange, binding: Binding, call: Call) -> None:
-        guard = Guard(exchange.receive, self._cut_after_s(call))
+        guard = Guard(exchange.receive, self._cut_after_s(call), tell_leaving=exchange.tell_leaving)
         await self._answer(exchange, binding, call, guard, self._invoker.unary(call))
 
     async def _upload(self, exchange: Exchange, binding: Binding, call: Call) -> None:
@@ -131,7 +131,7 @@ class Calls:
     async def _stream(self, exchange: Exchange, binding: Binding, call: Call) -> None:
         if self.draining:  # since the request came
             raise self.turned_away()
-        guard = Guard(exchange.receive, self._cut_after_s(call))
+        guard = Guard(exchange.receive, self._cut_after_s(call), tell_leaving=exchange.tell_leaving)
         form = self._format(exchange, binding)
         output = Output(exchange, form, lambda: call_headers(exchange, call), guard)
         self._streams.add(guard)

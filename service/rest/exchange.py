@@ -1,18 +1,18 @@
 """One HTTP request and its answer, over ASGI."""
 
-import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import quote
 
 from google.rpc import code_pb2
 
-from service.rest.guard import Cut, Interrupted, Message, Receive
+from service.rest.guard import Cut, Interrupted, Message, Receive, TellLeaving
 from service.rest.limits import Limits
 from service.rest.refusal import Headers, Refusal, body_too_large, body_too_slow
+from service.rest.waiting import within
 
 Scope = Message
 Send = Callable[[Message], Awaitable[None]]
@@ -25,6 +25,8 @@ _SKIPPED_BYTES: Final = 64 * 1024
 
 BODY_PASSED_ON = "http.request.passed_on"
 """Extension of the ASGI scope: `tell` wants to know how many bytes of a body are held no more."""
+CLIENT_LEAVES = "http.client.leaves"
+"""Extension of the ASGI scope: `tell` is a TellLeaving."""
 RESPONSE_TOGETHER = "http.response.together"
 """Extension of the ASGI scope: what is sent between `hold` and `release` goes out as one, a head and its body, say."""
 
@@ -105,6 +107,12 @@ class Exchange:
         return self.headers.get(b"host", b"").decode("latin-1")
 
     @property
+    def tell_leaving(self) -> TellLeaving | None:
+        """What tells when the client leaves, beside `receive`; None if the server has no such thing."""
+        tell: TellLeaving | None = self.extension(CLIENT_LEAVES).get("tell")
+        return tell
+
+    @property
     def has_body(self) -> bool:
         """Whether a body may follow. HTTP/2 need not announce one."""
         return self.scope.get("http_version", "1.1") >= "2" or self._announces_body
@@ -113,6 +121,11 @@ class Exchange:
     def _announces_body(self) -> bool:
         return self.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.headers
 
+    def extension(self, name: str) -> Mapping[str, Any]:
+        """Return what the server offers beyond ASGI under this name; empty if it does not."""
+        extensions: Mapping[str, Mapping[str, Any]] = self.scope.get("extensions", _NONE)
+        return extensions.get(name, _NONE)
+
     async def body(self) -> bytes:
         """Read the request's body, within its limits of size and time. Raises Refusal, or Interrupted."""
         if not self.has_body:
@@ -120,8 +133,7 @@ class Exchange:
         limit = self.limits.max_body_bytes
         self.check_length(limit)
         try:
-            async with asyncio.timeout(self.limits.body_timeout_s):
-                body = await self._read(limit)
+            body = await within(self.limits.body_timeout_s, self._read(limit))
         except TimeoutError:
             raise body_too_slow() from None
         self.body_is_read = True
@@ -180,8 +192,8 @@ class Exchange:
         if linger:
             self.close_connection()
         try:
-            async with asyncio.timeout(self.limits.write_timeout_s):
-                await self._send_together(status, head, content, cache=cache, last=not linger)
+            sending = self._send_together(status, head, content, cache=cache, last=not linger)
+            await within(self.limits.write_timeout_s, sending)
             if linger:
                 await self._drop_body()
                 await self.send_chunk(b"", last=True)
@@ -189,7 +201,7 @@ class Exchange:
             raise Interrupted(Cut.STALLED) from None
 
     async def _send_together(self, status: int, head: Headers, content: bytes, *, cache: bytes, last: bool) -> None:
-        together = self.scope.get("extensions", {}).get(RESPONSE_TOGETHER, _APART)
+        together = self.extension(RESPONSE_TOGETHER) or _APART
         together["hold"]()
         try:
             await self.start_response(status, head, cache=cache)
@@ -209,14 +221,14 @@ class Exchange:
 
     async def _drop_body(self) -> None:
         with contextlib.suppress(TimeoutError, Refusal, Interrupted):
-            async with asyncio.timeout(self.limits.drain_timeout_s):
-                await self._read(self.limits.max_drain_bytes, keep=False)
+            await within(self.limits.drain_timeout_s, self._read(self.limits.max_drain_bytes, keep=False))
 
 
 def _ignore() -> None:
     """There is nothing to do."""
 
 
+_NONE: Final[Mapping[str, Any]] = {}
 _APART: Final = {"hold": _ignore, "release": _ignore}
 
 

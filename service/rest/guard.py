@@ -9,6 +9,8 @@ from typing import Any
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
+TellLeaving = Callable[[Callable[[], None] | None], None]
+"""Is given what to call when the client leaves, soon if it has left; None for nothing more."""
 
 
 class Cut(enum.Enum):
@@ -34,15 +36,30 @@ class Interrupted(Exception):
 class Guard:
     """An `async with` block that is cancelled, and raises Interrupted, when one of the reasons comes first.
 
-    receive: of ASGI, with the request's body already read; only reading it tells that the client left.
+    receive: of ASGI, with the request's body already read; reading it tells that the client left.
     timeout_s: None for no limit.
+    tell_leaving: tells so too, and spares the task that reads.
     """
 
-    __slots__ = ("_cancelling", "_cut", "_over", "_receive", "_task", "_timeout_s", "_timer", "_watcher")
+    __slots__ = (
+        "_cancelling",
+        "_cut",
+        "_over",
+        "_receive",
+        "_task",
+        "_tell_leaving",
+        "_timeout_s",
+        "_timer",
+        "_watcher",
+    )
 
-    def __init__(self, receive: Receive, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, receive: Receive, timeout_s: float | None = None, *, tell_leaving: TellLeaving | None = None
+    ) -> None:
         self._receive = receive
         self._timeout_s = timeout_s
+        self._tell_leaving = tell_leaving
+        self._watcher: asyncio.Task[None] | None = None
         self._cut: Cut | None = None
         self._over = False
         self._timer: asyncio.TimerHandle | None = None
@@ -59,7 +76,10 @@ class Guard:
         self._task = task
         self._cancelling = task.cancelling()
         loop = task.get_loop()
-        self._watcher = loop.create_task(self._watch())
+        if self._tell_leaving is None:
+            self._watcher = loop.create_task(self._watch())
+        else:
+            self._tell_leaving(self._leave)
         if self._timeout_s is not None:
             self._timer = loop.call_later(self._timeout_s, self.cut, Cut.DEADLINE)
         return self
@@ -67,7 +87,10 @@ class Guard:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watcher.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._tell_leaving is not None:
+            self._tell_leaving(None)
         if self._timer is not None:
             self._timer.cancel()
         self._over = True
@@ -81,4 +104,7 @@ class Guard:
         with contextlib.suppress(OSError):
             while (await self._receive())["type"] != "http.disconnect":
                 pass
+        self._leave()
+
+    def _leave(self) -> None:
         self.cut(Cut.GONE)

@@ -20,7 +20,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.rest.exchange import BODY_PASSED_ON, RESPONSE_TOGETHER, App
+from service.rest.exchange import BODY_PASSED_ON, CLIENT_LEAVES, RESPONSE_TOGETHER, App
 from service.rest.headers import request_id
 from service.rest.refusal import Reason, Refusal, bad_request
 from service.rest.status import status_of
@@ -108,6 +108,7 @@ class _Protocol(HttpToolsProtocol):
         self._dropped_bytes = 0
         self._read_timer: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle | None = None
+        self._on_leaving: Callable[[], None] | None = None
         self.logger = _uvicorn_log
 
     # --- the connection ---
@@ -116,6 +117,7 @@ class _Protocol(HttpToolsProtocol):
         self._bounded = PatientTransport(transport, self._limits.write_timeout_s, self._shared.unread)
         self._extensions: Any = {
             BODY_PASSED_ON: {"tell": self._let_go},
+            CLIENT_LEAVES: {"tell": self._tell_leaving},
             RESPONSE_TOGETHER: {"hold": self._bounded.hold, "release": self._bounded.release},
         }
         super().connection_made(self._bounded)  # type: ignore[arg-type]
@@ -127,12 +129,27 @@ class _Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
         if self._running is not None:  # uvicorn tells only the last of pipelined requests
-            self._running.disconnected = True
-            self._running.message_event.set()
+            self._leave(self._running)
         super().connection_lost(exc)
         self._bounded.expect_nothing()
         self._let_go_of_body()
         self._shared.on_lost()
+
+    def _leave(self, cycle: RequestResponseCycle) -> None:
+        """Have a request end as one whose client has left."""
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if self._on_leaving is not None:
+            self._on_leaving()
+
+    def _tell_leaving(self, on_leaving: Callable[[], None] | None) -> None:
+        """Tell the request that is being answered when its client leaves; see TellLeaving."""
+        self._on_leaving = on_leaving
+        if on_leaving is not None:
+            # As `receive` does: who does not read does not see the end of the connection.
+            self.flow.resume_reading()
+            if self._running is not None and self._running.disconnected:
+                self.loop.call_soon(on_leaving)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -309,8 +326,7 @@ class _Protocol(HttpToolsProtocol):
             self.transport.close()
             return
         if self._is_busy():
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            self._leave(self.cycle)
         # As far as they have come; where nothing of this request has, they are those of the one before.
         headers = dict(self.headers) if self._head_is_open or self._body_is_open else {}
         self.transport.write(_response(refusal, self._shared.domain, request_id(headers)))

@@ -25,6 +25,7 @@ from service.rest.exchange import Exchange
 from service.rest.guard import Cut, Guard, Interrupted
 from service.rest.refusal import Headers
 from service.rest.status import retry_after_s
+from service.rest.waiting import within
 
 EventId = Callable[[Any], str]
 
@@ -157,16 +158,19 @@ class Output:
     async def write(self, data: bytes, *, last: bool = False) -> None:
         """Send data, behind the head if it is the first. Raises Interrupted if the client does not read it."""
         try:
-            async with self._lock, asyncio.timeout(self._limits.write_timeout_s):
-                if not self.started:
-                    self.started = True
-                    head = [(b"content-type", self._form.content_type), *_STREAM_HEADERS, *self._headers()]
-                    await self._exchange.start_response(200, head)
-                if data or last:
-                    await self._exchange.send_chunk(data, last=last)
-                self._last_write = self._loop.time()
+            async with self._lock:
+                await within(self._limits.write_timeout_s, self._write(data, last=last))
         except TimeoutError:
             raise Interrupted(Cut.STALLED) from None
+
+    async def _write(self, data: bytes, *, last: bool) -> None:
+        if not self.started:
+            self.started = True
+            head = [(b"content-type", self._form.content_type), *_STREAM_HEADERS, *self._headers()]
+            await self._exchange.start_response(200, head)
+        if data or last:
+            await self._exchange.send_chunk(data, last=last)
+        self._last_write = self._loop.time()
 
     async def succeed(self) -> None:
         """End the stream well. Events that were asked for and never came: 204, at which EventSource stops asking."""

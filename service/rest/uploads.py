@@ -18,7 +18,7 @@ class Upload:
         self._exchange = exchange
         self._limits = exchange.limits
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue(1)
-        self._passed_on = exchange.scope.get("extensions", {}).get(BODY_PASSED_ON, {}).get("tell", _ignore)
+        self._passed_on = exchange.extension(BODY_PASSED_ON).get("tell", _ignore)
         self._size = 0
         if exchange.body_is_read:
             self._pieces.put_nowait(None)

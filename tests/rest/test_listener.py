@@ -12,6 +12,7 @@ import pytest
 
 from service.rest import Listener, ListenerLimits
 from service.rest import listener as listener_module
+from service.rest.exchange import CLIENT_LEAVES
 from service.rest.transport import PatientTransport
 from tests.rest.kit import FakeInvoker, gallery_app, gallery_class
 from tests.rest.wire import IMPATIENT, connected, serving, wired
@@ -360,6 +361,22 @@ async def test_a_client_that_leaves_is_noticed_behind_pipelined_requests(caplog:
         go.set()
     assert len(invoker.calls) == 1
     assert caplog.records == []
+
+
+async def test_who_asks_late_is_told_that_the_client_has_left() -> None:
+    told = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, _send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        scope["extensions"][CLIENT_LEAVES]["tell"](told.set)
+        assert not told.is_set()  # soon, not at once
+        await told.wait()
+
+    async with wired(app) as wire:
+        await wire.get("/")
+        wire.reset()
+        await asyncio.wait_for(told.wait(), 5)
 
 
 async def test_too_many_pipelined_requests_end_the_connection() -> None:
