@@ -1,7 +1,7 @@
 """One run: draw it from its seed, let it happen, go quiet, and judge what is left."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -30,6 +30,7 @@ from tests.simulation.world import World
 _STEP = ticks(0.5)
 _LONGEST = ticks(200)
 _TAIL = ticks(12)
+_LAST_LOOK = ticks(20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,13 @@ class Run:
         open_turns = [record.turn_id for record in self.ledger.records.values() if record.ending is None]
         self.ledger.fail(f"stuck: open turns {open_turns}, clients are {'done' if main.done() else 'waiting'}")
         return False
+
+    def _finish(self, looking: Coroutine[Any, Any, None]) -> None:
+        """Let it happen until that is done, as nothing goes wrong any more."""
+        task, latest = self._outside.create_task(looking), self.clock.tick + _LAST_LOOK
+        while not task.done() and self.clock.tick < latest:
+            self.clock.run(self.clock.tick + _STEP)
+        self.ledger.check(task.done() and task.exception() is None, f"what is left cannot be looked at: {task}")
 
     def _run_for(self, span: int) -> bool:
         self.clock.run(self.clock.tick + span)
@@ -298,10 +306,8 @@ class Run:
             self._check_calm()
         last = SimProcess(len(self._processes), self._kit)
         self._processes.append(last)
-        self._outside.create_task(self._purge_all(last))
-        self._run_for(ticks(20))
-        self._outside.create_task(self._read_all(last))
-        self._run_for(ticks(20))
+        self._finish(self._purge_all(last))
+        self._finish(self._read_all(last))
 
     async def _purge_all(self, process: SimProcess) -> None:
         """Whatever has happened to purgers: what is dead goes, turns too, and what is alive stays."""
