@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import IO, Any, BinaryIO, TextIO, cast
 
@@ -18,17 +19,20 @@ def set_up(level: str, log_format: str | None) -> Log:
     """Configure logging for the process and return its logger; None = console on a terminal, else JSON."""
     is_console = log_format == "console" or (log_format is None and sys.stderr.isatty())
     renderer: Any
+    stamp: Any
     if is_console:
+        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         factory: Any = structlog.WriteLoggerFactory(file=cast(TextIO, _Lines(sys.stderr)))
     else:
+        stamp = _add_time
         renderer = structlog.processors.JSONRenderer(serializer=_to_json)
         factory = structlog.BytesLoggerFactory(file=cast(BinaryIO, _Lines(sys.stderr.buffer)))
     minimum = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            stamp,
             *([] if is_console else [structlog.processors.format_exc_info]),
             renderer,
         ],
@@ -40,8 +44,13 @@ def set_up(level: str, log_format: str | None) -> Log:
     return cast(Log, structlog.get_logger())
 
 
+def _add_time(_log: Any, _level: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    event["timestamp"] = datetime.now(UTC)  # orjson writes it for less than `isoformat`
+    return event
+
+
 def _to_json(event: dict[str, Any], **_: Any) -> bytes:
-    return orjson.dumps(event, default=str)
+    return orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z)
 
 
 class _Lines:

@@ -5,6 +5,7 @@ import io
 import logging
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import orjson
 import pytest
@@ -80,3 +81,12 @@ def test_what_the_loop_did_not_come_to_goes_out_with_the_next_line(log: Log, tak
     loop.close()
     log.info("after")
     assert [event for written in taken.events() for event in written] == ["last words", "after"]
+
+
+async def test_a_line_says_when_in_utc(log: Log, taken: Taken) -> None:
+    before = datetime.now(UTC)
+    log.info("now")
+    await asyncio.sleep(0)
+    stamp = orjson.loads(taken.writes[-1])["timestamp"]
+    assert stamp.endswith("Z")
+    assert before <= datetime.fromisoformat(stamp) <= datetime.now(UTC)
