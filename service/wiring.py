@@ -16,6 +16,7 @@ from chatsession.v1 import chat_session_pb2 as pb
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from service.config import Config, ConfigError, join_address, split_address
+from service.domain import words
 from service.domain.entities import utc_now
 from service.domain.erasing import Eraser
 from service.domain.exporting import Exporter
@@ -64,12 +65,19 @@ class StartError(Exception):
 
 
 class Service:
-    """The whole service in one process."""
+    """The whole service in one process.
 
-    def __init__(self, config: Config, log: Log, *, reuse_port: bool = False) -> None:
+    reuse_port: share the ports with other processes.
+    on_loaded: called once, behind the start, when all modules are there.
+    """
+
+    def __init__(
+        self, config: Config, log: Log, *, reuse_port: bool = False, on_loaded: Callable[[], None] = lambda: None
+    ) -> None:
         self._config = config
         self._log = log
         self._reuse_port = reuse_port
+        self._on_loaded = on_loaded
         self._opened = AsyncExitStack()
         self._background = TaskOwner()
         self._hurried = asyncio.Event()
@@ -165,7 +173,7 @@ class Service:
             http=f"http://{join_address(config.http_address, self.http_port)}",
             health=self._readiness.status(""),
         )
-        self._background.start(self._open_model(model))
+        self._background.start(self._load_the_rest(model))
 
     async def _open_store(self) -> SessionStore:
         config = self._config
@@ -226,11 +234,14 @@ class Service:
         await model.open()
         return model
 
-    async def _open_model(self, model: LateModel) -> None:
+    async def _load_the_rest(self, model: LateModel) -> None:
+        """Load, behind the start, what the first calls would wait for."""
+        await asyncio.to_thread(words.prepare)
         try:
             await model.open()
         except Exception:
             self._log.exception("the model's SDK could not be loaded")
+        self._on_loaded()
 
     async def _serve_grpc(self, handlers: Handlers, door: Door) -> None:
         self._server = build_server(

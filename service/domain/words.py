@@ -52,9 +52,14 @@ def word_texts(text: str) -> list[str]:
     return list(filter(None, map(_fold, _pattern().findall(text))))
 
 
+def prepare() -> None:
+    """Make what the first text that is not ASCII needs: that takes 30 ms."""
+    _pattern()
+
+
 @cache
 def _pattern() -> re.Pattern[str]:
-    """Return what a word looks like. Made when it is first asked for: that takes 30 ms."""
+    """Return what a word looks like."""
     marks = _marks()
     # What comes first is only for speed: a word of ASCII that nothing else follows.
     return re.compile(
