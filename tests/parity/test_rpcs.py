@@ -50,9 +50,16 @@ async def _scene(caller: Caller) -> Scene:
     scene = Scene(session_id, "", "", "", "", b"")
     well = await Seen().read(caller.stream(scene.well))
     badly = await outcome_of(caller, "SendMessage", scene.badly)
+    # Turns are archived behind their answers, and found from then on.
+    await until(lambda: _is_found(caller, pb.SearchMessagesRequest(query="oh", session_id=session_id)))
     session = await caller.unary("GetSession", pb.GetSessionRequest(session_id=session_id))
     file = await caller.export_session(session_id)
     return Scene(session_id, well.turn_id, well.cursor, badly.reply.metadata["turn-id"], session.etag, file)
+
+
+async def _is_found(caller: Caller, request: pb.SearchMessagesRequest) -> bool:
+    page = await caller.unary("SearchMessages", request)
+    return bool(page.matches)
 
 
 Make = Callable[[Scene], Message]
