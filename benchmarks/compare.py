@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from benchmarks.measure import Sample, median, paired_ratio, percentile
 
+Contender = Callable[[int], Sample]
+"""Measures in the round of this number."""
 Samples = dict[str, list[Sample]]
 _SATURATED = 0.9
 
@@ -53,7 +55,19 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
 
-def interleave(contenders: Mapping[str, Callable[[int], Sample]], rounds: int) -> Samples:
+def in_turn(*processes: Contender) -> Contender:
+    """Return a contender that is another one of these in each round: processes of the same code differ."""
+
+    def measure(number: int) -> Sample:
+        if number < 0:  # thrown away, but none may be cold afterwards
+            for process in processes[1:]:
+                process(number)
+        return processes[max(number, 0) % len(processes)](number)
+
+    return measure
+
+
+def interleave(contenders: Mapping[str, Contender], rounds: int) -> Samples:
     """Measure each contender once in each round, each time another first. A contender is given the round's number.
 
     A round before, numbered -1, is thrown away.

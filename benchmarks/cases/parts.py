@@ -1,10 +1,9 @@
 """The floor: what the bare parts of a turn cost, each alone."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from benchmarks import preload, store_calls, turns
-from benchmarks.compare import Bar, Result, figures_of, interleave
+from benchmarks.compare import Bar, Contender, Result, figures_of, interleave
 from benchmarks.lab import Lab
 from benchmarks.measure import Sample, median
 from benchmarks.peers.parts import SERVICE
@@ -25,7 +24,7 @@ def parts(lab: Lab) -> list[Result]:
     ours = lab.start_service(database.name)
     bare = lab.start_peer("bare", database.name)
     server = lab.start_peer("parts", database.name)
-    contenders: dict[str, Callable[[int], Sample]] = {
+    contenders: dict[str, Contender] = {
         "ours, a whole turn": Turns(lab, ours, database, context_turns=10, ops=160),
         _CALL: lambda _: lab.sample(turns.no_op(bare.grpc, lab.size.ops(2000)), bare),
         _POST: _part(lab, server, _POST, 1000),
@@ -57,7 +56,7 @@ def parts(lab: Lab) -> list[Result]:
     ]
 
 
-def _part(lab: Lab, server: Server, name: str, count: int) -> Callable[[int], Sample]:
+def _part(lab: Lab, server: Server, name: str, count: int) -> Contender:
     count = lab.size.ops(count)
     plan = Plan(Kind.UNARY, server.grpc, [[(f"/{SERVICE}/{name}", str(count).encode())]], connections=1)
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 import orjson
 
 from benchmarks import turns
-from benchmarks.compare import Bar, Result, cpu_ratio, figures_of, interleave
+from benchmarks.compare import Bar, Contender, Result, cpu_ratio, figures_of, interleave
 from benchmarks.lab import Lab
 from benchmarks.measure import Sample
 from benchmarks.plans import Call, Kind
@@ -45,7 +45,7 @@ class Rival:
 def rivals(lab: Lab) -> list[Result]:
     """The same turns over HTTP at LangGraph Server's development runtime and ADK's API server; no bar."""
     database = lab.new_database()
-    contenders: dict[str, Callable[[int], Sample]] = {
+    contenders: dict[str, Contender] = {
         "ours, MongoDB": Rival(lab, lab.start_service(database.name), _make_ours, turns.post),
         "ours, SQLite": Rival(lab, lab.start_service(None, SQLITE_PATH="rivals.db"), _make_ours, turns.post),
         "seed-style, MongoDB": Rival(lab, lab.start_seed_style(database.name), _make_ours, turns.post),

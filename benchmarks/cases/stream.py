@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks import preload, turns
-from benchmarks.compare import Bar, Figures, Result, cpu_ratio, figures_of, interleave
+from benchmarks.compare import Bar, Figures, Result, cpu_ratio, figures_of, in_turn, interleave
 from benchmarks.lab import Lab
 from benchmarks.measure import Sample, median, percentile
 from benchmarks.plans import Kind
@@ -20,15 +20,18 @@ _LOAD_SHARE = 0.4
 def stream(lab: Lab) -> list[Result]:
     """StreamMessage with 100 chunks, paced and in bursts, against a bare gRPC stream that passes the events on."""
     database = lab.new_database()
-    ours, bare = lab.start_service(database.name), lab.start_peer("bare", database.name)
+    servers = {
+        "ours": [lab.start_service(database.name) for _ in range(2)],
+        "bare stream": [lab.start_peer("bare", database.name) for _ in range(2)],
+    }
     paced: dict[str, Any] = {"ops": 50, "each": 1, "lanes": 50, "call": turns.stream(_PACED)}
     burst: dict[str, Any] = {"ops": 160, "each": 4, "call": turns.stream(_BURST)}
     common: dict[str, Any] = {"context_turns": 3, "kind": Kind.STREAM}
     samples = interleave(
         {
-            f"{who}, {how}": Turns(lab, server, database, **common, **settings)
+            f"{who}, {how}": in_turn(*(Turns(lab, server, database, **common, **settings) for server in processes))
             for how, settings in (("paced", paced), ("in bursts", burst))
-            for who, server in (("ours", ours), ("bare stream", bare))
+            for who, processes in servers.items()
         },
         lab.size.rounds,
     )

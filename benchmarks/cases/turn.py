@@ -6,7 +6,7 @@ from typing import Any
 from pymongo.database import Database
 
 from benchmarks import preload, store_calls, turns
-from benchmarks.compare import Bar, Result, cpu_ratio, figures_of, interleave, rate_ratio
+from benchmarks.compare import Bar, Contender, Result, cpu_ratio, figures_of, in_turn, interleave, rate_ratio
 from benchmarks.lab import Lab
 from benchmarks.measure import Sample
 from benchmarks.plans import Kind, Plan
@@ -27,16 +27,17 @@ def turn10(lab: Lab) -> list[Result]:
     calls = store_calls.count(lab)
     options = [] if calls["find sessions"] else ["--remember"]
     database = lab.new_database()
+    how: dict[str, Any] = {"context_turns": 10, "ops": 160}
+
+    def twice(start: Callable[[], Server]) -> Contender:
+        return in_turn(*(Turns(lab, start(), database, **how) for _ in range(2)))
+
     samples = interleave(
         {
-            "ours": Turns(lab, lab.start_service(database.name), database, context_turns=10, ops=160),
-            "bare handler": Turns(
-                lab, lab.start_peer("bare", database.name, *options), database, context_turns=10, ops=160
-            ),
-            "bare handler, whole answers": Turns(
-                lab, lab.start_peer("bare", database.name, "--whole", *options), database, context_turns=10, ops=160
-            ),
-            "seed-style": _seed_style(lab, database, context_turns=10, ops=160),
+            "ours": twice(lambda: lab.start_service(database.name)),
+            "bare handler": twice(lambda: lab.start_peer("bare", database.name, *options)),
+            "bare handler, whole answers": twice(lambda: lab.start_peer("bare", database.name, "--whole", *options)),
+            "seed-style": _seed_style(lab, database, **how),
         },
         lab.size.rounds,
     )
@@ -155,7 +156,7 @@ def workers(lab: Lab) -> list[Result]:
     return [Result("two workers, 64 connections, 10 turns of context", figures_of(samples), bars, notes)]
 
 
-def _seed_style(lab: Lab, database: Database[dict[str, Any]], **how: Any) -> Callable[[int], Sample]:
+def _seed_style(lab: Lab, database: Database[dict[str, Any]], **how: Any) -> Contender:
     server: Server = lab.start_seed_style(database.name)
     return Turns(lab, server, database, insert=preload.seed_style, call=turns.post, kind=Kind.POST, **how)
 

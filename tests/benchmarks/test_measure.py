@@ -3,11 +3,10 @@
 import math
 import os
 import time
-from collections.abc import Callable
 
 import pytest
 
-from benchmarks.compare import Bar, figures_of, interleave
+from benchmarks.compare import Bar, Contender, figures_of, in_turn, interleave
 from benchmarks.measure import Sample, cpu_s, paired_ratio, percentile, tree
 
 
@@ -33,19 +32,26 @@ def test_paired_ratio_refuses_rounds_without_a_partner() -> None:
         paired_ratio([1.0, 2.0], [1.0])
 
 
+def _noting(order: list[tuple[str, int]], name: str) -> Contender:
+    def measure(number: int) -> Sample:
+        order.append((name, number))
+        return Sample(ops=1, wall_s=1.0, cpu_s=1.0)
+
+    return measure
+
+
 def test_every_contender_runs_once_a_round_and_each_is_first_in_turn() -> None:
     order: list[tuple[str, int]] = []
-
-    def noting(name: str) -> Callable[[int], Sample]:
-        def measure(number: int) -> Sample:
-            order.append((name, number))
-            return Sample(ops=1, wall_s=1.0, cpu_s=1.0)
-
-        return measure
-
-    samples = interleave({"a": noting("a"), "b": noting("b")}, 2)
+    samples = interleave({"a": _noting(order, "a"), "b": _noting(order, "b")}, 2)
     assert order == [("a", -1), ("b", -1), ("a", 0), ("b", 0), ("b", 1), ("a", 1)]
     assert {name: len(runs) for name, runs in samples.items()} == {"a": 2, "b": 2}
+
+
+def test_processes_of_a_contender_take_turns_and_all_are_warm() -> None:
+    order: list[tuple[str, int]] = []
+    interleave({"a": in_turn(_noting(order, "first"), _noting(order, "second"))}, 3)
+    assert sorted(order[:2]) == [("first", -1), ("second", -1)]
+    assert order[2:] == [("first", 0), ("second", 1), ("first", 2)]
 
 
 def test_figures_are_medians_of_rounds_and_percentiles_of_all_calls() -> None:
