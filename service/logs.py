@@ -45,7 +45,7 @@ def set_up(level: str, log_format: str | None) -> Log:
 
 
 def _add_time(_log: Any, _level: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    event["timestamp"] = datetime.now(UTC)  # orjson writes it for less than `isoformat`
+    event["timestamp"] = datetime.now(UTC)  # orjson writes it at less cost than `isoformat` does
     return event
 
 

@@ -68,7 +68,7 @@ class Service:
     """The whole service in one process.
 
     reuse_port: share the ports with other processes.
-    on_loaded: called once, behind the start, when all modules are there.
+    on_loaded: called behind the start, once all modules are there; not if the model's SDK cannot be loaded.
     """
 
     def __init__(
@@ -241,7 +241,8 @@ class Service:
             await model.open()
         except Exception:
             self._log.exception("the model's SDK could not be loaded")
-        self._on_loaded()
+        else:
+            self._on_loaded()
 
     async def _serve_grpc(self, handlers: Handlers, door: Door) -> None:
         self._server = build_server(

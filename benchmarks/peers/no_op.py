@@ -44,7 +44,7 @@ async def _serve() -> None:
     listener = Listener(app)
     await listener.start()
     print(grpc_port, listener.port, flush=True)
-    # As the service: returns only where there is no such thing.
+    # As the service does; it returns only where there are no batch threads.
     await make_batch_threads()
     await asyncio.Event().wait()
 

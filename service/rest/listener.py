@@ -240,6 +240,9 @@ class _Protocol(HttpToolsProtocol):
         if problem is not None:
             self._stop_parsing(problem)
         super().on_headers_complete()
+        if self._on_leaving is not None:
+            # uvicorn reads no more behind a pipelined request, and would not see that the client of the first leaves.
+            self.flow.resume_reading()
         self._head_is_open = False
         self._body_is_open = True
         self._expect_nothing()

@@ -37,3 +37,6 @@ def _resume(work: Coroutine[Any, Any, _T], waits_for: Any) -> Generator[Any, Any
         except StopIteration as done:
             result: _T = done.value
             return result
+        finally:
+            # It may hold the error that goes through here, and with that all that the work was at.
+            del step

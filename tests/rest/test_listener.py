@@ -348,13 +348,19 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
         assert [(await wire.answer()).json["id"] for _ in range(4)] == ["0", "1", "2", "3"]
 
 
-async def test_a_client_that_leaves_is_noticed_behind_pipelined_requests(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("together", [3, 1])
+async def test_a_client_that_leaves_is_noticed_behind_pipelined_requests(
+    together: int, caplog: pytest.LogCaptureFixture
+) -> None:
     go = asyncio.Event()
     invoker = FakeInvoker(wait=go.wait)
+    request = "GET /v1/things HTTP/1.1\r\nHost: h\r\n\r\n"
     async with serving(gallery_app(invoker)) as listener:
         async with connected(listener) as wire:
-            await wire.send("GET /v1/things HTTP/1.1\r\nHost: h\r\n\r\n" * 3)
+            await wire.send(request * together)
             await asyncio.wait_for(invoker.started.wait(), 5)
+            await wire.send(request)
+            await asyncio.sleep(0.05)  # it has been read, or never will be
             wire.reset()
             await asyncio.wait_for(invoker.cancelled.wait(), 5)
         await asyncio.wait_for(listener.wait_until_empty(), 5)

@@ -1,6 +1,9 @@
 """`within`: a bound on waiting."""
 
 import asyncio
+import gc
+from contextlib import suppress
+from weakref import ref
 
 import pytest
 
@@ -8,7 +11,7 @@ from service.rest.waiting import within
 
 
 class Work:
-    """A coroutine of three steps, and how it ended."""
+    """A coroutine that sleeps so long in each step, and how it ended."""
 
     def __init__(self, *steps_s: float) -> None:
         self.steps_s = steps_s
@@ -74,3 +77,30 @@ async def test_work_may_go_on_behind_an_error_that_it_catches() -> None:
         return "done"
 
     assert await within(10, work()) == "done"
+
+
+@pytest.mark.parametrize("timeout_s", [0.01, 60])
+async def test_nothing_is_kept_of_work_that_is_cancelled(timeout_s: float) -> None:
+    """What a body has brought must not wait for the collector."""
+    held: ref[Work] | None = None
+
+    async def work() -> None:
+        nonlocal held
+        data = Work()
+        held = ref(data)
+        await asyncio.sleep(30)
+
+    async def caller() -> None:
+        with suppress(TimeoutError, asyncio.CancelledError):
+            await within(timeout_s, work())
+
+    gc.disable()
+    try:
+        task = asyncio.create_task(caller())
+        await asyncio.wait([task], timeout=0.1)
+        task.cancel()
+        await asyncio.wait([task])
+        assert held is not None
+        assert held() is None
+    finally:
+        gc.enable()

@@ -148,7 +148,7 @@ class Run:
         return False
 
     def _finish(self, looking: Coroutine[Any, Any, None]) -> None:
-        """Let it happen until that is done, as nothing goes wrong any more."""
+        """Run until this look is done; in time, as nothing goes wrong any more."""
         task, latest = self._outside.create_task(looking), self.clock.tick + _LAST_LOOK
         while not task.done() and self.clock.tick < latest:
             self.clock.run(self.clock.tick + _STEP)
