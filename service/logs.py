@@ -18,24 +18,18 @@ from service.domain.log import Log
 def set_up(level: str, log_format: str | None) -> Log:
     """Configure logging for the process and return its logger; None = console on a terminal, else JSON."""
     is_console = log_format == "console" or (log_format is None and sys.stderr.isatty())
-    renderer: Any
-    stamp: Any
+    processors: list[Any]
     if is_console:
-        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        processors = [structlog.processors.TimeStamper(fmt="iso", utc=True), renderer]
         factory: Any = structlog.WriteLoggerFactory(file=cast(TextIO, _Lines(sys.stderr)))
     else:
-        stamp = _add_time
-        renderer = structlog.processors.JSONRenderer(serializer=_to_json)
+        as_json = structlog.processors.JSONRenderer(serializer=_to_json)
+        processors = [_add_time, structlog.processors.format_exc_info, as_json]
         factory = structlog.BytesLoggerFactory(file=cast(BinaryIO, _Lines(sys.stderr.buffer)))
     minimum = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            stamp,
-            *([] if is_console else [structlog.processors.format_exc_info]),
-            renderer,
-        ],
+        processors=[structlog.processors.add_log_level, *processors],
         wrapper_class=structlog.make_filtering_bound_logger(minimum),
         logger_factory=factory,
         cache_logger_on_first_use=True,

@@ -97,7 +97,7 @@ class Calls:
         return Call(binding.method, request, metadata, timeout, exchange.peer)
 
     async def _unary(self, exchange: Exchange, binding: Binding, call: Call) -> None:
-        guard = Guard(exchange.receive, self._cut_after_s(call), tell_leaving=exchange.tell_leaving)
+        guard = self._guard(exchange, call)
         await self._answer(exchange, binding, call, guard, self._invoker.unary(call))
 
     async def _upload(self, exchange: Exchange, binding: Binding, call: Call) -> None:
@@ -131,7 +131,7 @@ class Calls:
     async def _stream(self, exchange: Exchange, binding: Binding, call: Call) -> None:
         if self.draining:  # since the request came
             raise self.turned_away()
-        guard = Guard(exchange.receive, self._cut_after_s(call), tell_leaving=exchange.tell_leaving)
+        guard = self._guard(exchange, call)
         form = self._format(exchange, binding)
         output = Output(exchange, form, lambda: call_headers(exchange, call), guard)
         self._streams.add(guard)
@@ -166,6 +166,9 @@ class Calls:
             raise failure
         else:
             await self._answers.fail(exchange, failure, call)
+
+    def _guard(self, exchange: Exchange, call: Call) -> Guard:
+        return Guard(exchange.receive, self._cut_after_s(call), tell_leaving=exchange.tell_leaving)
 
     def _cut_after_s(self, call: Call) -> float | None:
         """Return when the shim itself ends a call that outlives its deadline."""
